@@ -1,0 +1,121 @@
+"""The config: one frozen class per stage, YAML at the door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestConfig(_Part):
+    """Reading the manual."""
+
+    include: tuple[str, ...] = Field((), description="read only paths or addresses that match one of these globs")
+    exclude: tuple[str, ...] = Field((), description="leave out paths or addresses that match one of these globs")
+    max_pages: int = Field(3000, ge=1, description="stop a crawl after so many pages")
+    requests_per_second: float = Field(2.0, gt=0, le=50, description="polite rate of a crawl")
+    user_agent: str = Field("byheart (+https://pypi.org/project/byheart)", description="who the crawl says it is")
+    max_file_mb: float = Field(64, gt=0, description="a larger file is reported and left out")
+    file_timeout_s: float = Field(60, gt=0, description="a file that takes longer is reported and left out")
+    language: str = Field("", description="language of the manual (BCP 47); empty: as each page says, else English")
+
+
+class SynthesizeConfig(_Part):
+    """Expanding the manual into question-answer pairs."""
+
+    teacher: Literal["offline", "openai"] = Field(
+        "offline", description="offline: rules, no key; openai: any OpenAI-compatible server"
+    )
+    base_url: str = Field("https://api.openai.com/v1", description="address of the teacher's server")
+    model: str = Field("gpt-4o-mini", description="the teacher's name on that server")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
+    concurrency: int = Field(8, ge=1, le=256, description="calls to the teacher in flight at once")
+    timeout_s: float = Field(120, gt=0, description="a call that takes longer is tried again")
+    max_retries: int = Field(6, ge=0, description="tries after the first, with back-off, on 429, 5xx and cut lines")
+    max_calls: int = Field(0, ge=0, description="stop before spending more calls than this; 0: no limit")
+    temperatures: tuple[Annotated[float, Field(ge=0.0, le=2.0)], ...] = Field(
+        (0.0, 0.3, 0.6, 0.9, 1.2), min_length=1, description="the ladder that phrasings are sampled at"
+    )
+    questions_per_section: int = Field(24, ge=1, le=400, description="questions asked for of each section, at least")
+    unseen_share: float = Field(0.1, gt=0, lt=0.5, description="share of phrasings held out as unseen")
+    outside_questions: int = Field(200, ge=10, description="questions made that the manual does not answer")
+    seed: int = Field(0, description="the same seed and manual give the same pairs (offline teacher)")
+
+
+class TrainConfig(_Part):
+    """Fine-tuning."""
+
+    method: Literal["lora", "full", "none"] = Field("lora", description="lora, full, or none (serve the base model)")
+    lora_targets: Literal["all-linear", "attention"] = Field(
+        "all-linear", description="layers that get an adapter: attention and linear, or attention alone"
+    )
+    lora_rank: int = Field(32, ge=1, description="rank of the adapters")
+    lora_alpha: int = Field(64, ge=1, description="scale of the adapters")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the adapters")
+    learning_rate: float | None = Field(None, gt=0, description="empty: chosen for family and method")
+    batch_size: int | None = Field(None, ge=1, description="empty: chosen for the family")
+    epochs: float | None = Field(None, gt=0, description="at most so many passes; empty: chosen for the family")
+    patience: int = Field(2, ge=1, description="stop after so many validations without a better loss")
+    validations_per_epoch: int = Field(4, ge=1, description="how often the loss on unseen phrasing is measured")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine is faster so")
+    seed: int = Field(0, description="seed of order and dropout")
+
+
+class AnswerConfig(_Part):
+    """Composing answers, and declining to."""
+
+    max_words: int = Field(150, ge=20, le=1000, description="longest answer")
+    max_citations: int = Field(3, ge=1, le=10, description="most sections cited for one answer")
+    refuse_answerable: float = Field(
+        0.05, ge=0, le=0.5, description="share of answerable questions that may be refused to keep inventions out"
+    )
+
+
+class EvaluateConfig(_Part):
+    """Measuring what the model knows."""
+
+    max_questions_per_split: int = Field(400, ge=10, description="a larger split is sampled (fixed seed)")
+    baselines: bool = Field(True, description="measure the untrained encoder and BM25 beside the model")
+
+
+class ServeConfig(_Part):
+    """The chat page and the API."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    title: str = Field("", description="name shown on the chat page; empty: from the manual")
+
+
+class Config(_Part):
+    """A bot."""
+
+    docs: tuple[str, ...] = Field(
+        min_length=1, description="the manual: an address, or folders, zips and files (relative to this file)"
+    )
+    questions: tuple[str, ...] = Field((), description="JSONL files with real questions and their expected answers")
+    base_model: str = Field("starter", description="the model to fine-tune; starter: all-MiniLM-L6-v2, in the package")
+    ingest: IngestConfig = IngestConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    train: TrainConfig = TrainConfig()
+    answer: AnswerConfig = AnswerConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+
+
+class Project(BaseModel):
+    """A bot's folder: its config's values, and where its run lies."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    config: Config
+
+    @property
+    def run_path(self) -> Path:
+        """Where the stages write."""
+        return self.folder / "run"
