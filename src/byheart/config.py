@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write_it(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take one string for a list of one; never take yes or no for 1 or 0."""
+        declared = cls.model_fields[info.field_name or ""].annotation
+        if declared == tuple[str, ...] and isinstance(value, str):
+            return (value,)
+        if isinstance(value, bool) and declared is not bool:
+            raise ValueError("true or false is no value for it")
+        return value
 
 
 class IngestConfig(_Part):
@@ -88,7 +99,7 @@ class ServeConfig(_Part):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
-    title: str = Field("", description="name shown on the chat page; empty: from the manual")
+    title: str = Field("", description="name shown on the chat page; empty: the bot folder's name")
 
 
 class Config(_Part):

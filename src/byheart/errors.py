@@ -1,14 +1,14 @@
 """The errors that byheart raises. Each message names the value, the place, and the way out.
 
-    ByheartError               caught by the CLI, shown without a traceback, exit code 1
-    ├── ConfigError            the config file or a flag is wrong (all faults at once)
-    ├── IngestError            nothing of the manual could be read
-    ├── TeacherError           the teacher model cannot be used (key, address, budget)
-    ├── TrainError             training cannot start or go on (no pairs, loss is not a number)
-    ├── ModelError             a base model or adapter cannot be loaded, or is not what it should be
-    ├── RunFolderError         the run folder is busy, torn, or not writable
-    ├── MissingInputError      a stage was asked for before the one that feeds it
-    └── MissingExtraError      an optional package is needed; the message carries its pip line
+ByheartError               caught by the CLI, shown without a traceback, exit code 1
+├── ConfigError            the config file or a flag is wrong (all faults at once)
+├── IngestError            nothing of the manual could be read
+├── TeacherError           the teacher model cannot be used (key, address, budget)
+├── TrainError             training cannot start or go on (no pairs, loss is not a number)
+├── ModelError             a base model or adapter cannot be loaded, or is not what it should be
+├── RunFolderError         the run folder is busy, torn, or not writable
+├── MissingInputError      a stage was asked for before the one that feeds it
+└── MissingExtraError      an optional package is needed; the message carries its pip line
 """
 
 

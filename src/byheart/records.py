@@ -6,6 +6,7 @@ Every record names its parent's id, so that an answer can be followed back to th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -90,6 +91,19 @@ class Rejected:
     pair: Pair
     reason: str
     evidence: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many questions a section was to get, and got."""
+
+    section_id: str
+    heading: str  # heading path, joined with " › "
+    url: str
+    asked: int
+    delivered: int  # by the teacher
+    kept: int
+    reason: str  # why none was kept; "" where some were
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -184,8 +198,11 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     return count
 
 
+_hints = functools.cache(typing.get_type_hints)  # resolving them takes longer than building the record
+
+
 def _build(values: dict[str, Any], record_type: type[Record]) -> Record:
-    hints = typing.get_type_hints(record_type)
+    hints = _hints(record_type)
     missing = hints.keys() - values.keys()
     unknown = values.keys() - hints.keys()
     if missing or unknown:

@@ -29,7 +29,7 @@ MANIFEST = "manifest.jsonl"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mark:
-    """A finished stage: what went in (fingerprint), what came out (sha256 by name), how long it took."""
+    """A finished stage: what went in (and its fingerprint), what came out (sha256 by name), how long it took."""
 
     stage: str
     fingerprint: str
@@ -38,6 +38,7 @@ class Mark:
     finished_at: str
     chosen: dict[str, str]  # automatic decisions of the stage: name -> "value: reason"
     counts: dict[str, int]
+    went_in: dict[str, str]  # settings and files by name: tells which of them changed since
 
 
 class RunFolder:
@@ -104,7 +105,7 @@ class RunFolder:
         """Return the newest mark of every stage. A torn last line (kill -9 in mid-write) counts as not written."""
         path = self.path / MANIFEST
         newest: dict[str, Mark] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             with contextlib.suppress(ValueError, TypeError):
                 mark = Mark(**json.loads(line))
                 newest[mark.stage] = mark
@@ -114,7 +115,7 @@ class RunFolder:
         self,
         stage: str,
         *,
-        fingerprint: str,
+        went_in: dict[str, str],
         outputs: Iterable[str],
         seconds: float,
         chosen: dict[str, str],
@@ -123,8 +124,8 @@ class RunFolder:
         """Write the stage's mark, after everything else of it."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         digests = {name: file_digest(self.path / name) for name in outputs}
-        mark = Mark(stage, fingerprint, digests, round(seconds, 2), now, chosen, counts)
-        with _explained(self.path), (self.path / MANIFEST).open("a+", encoding="utf-8") as manifest:
+        mark = Mark(stage, fingerprint(went_in), digests, round(seconds, 2), now, chosen, counts, went_in)
+        with _explained(self.path), (self.path / MANIFEST).open("a+", encoding="utf-8", errors="replace") as manifest:
             manifest.seek(0)
             text = manifest.read()
             torn = bool(text) and not text.endswith("\n")

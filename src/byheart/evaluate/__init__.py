@@ -1,1 +1,1 @@
-"""evaluate"""
+"""Evaluate: ask the model and its baselines, grade the answers, and write the report."""

@@ -1,1 +1,1 @@
-"""models"""
+"""Families of models: how each is loaded, adapted and run."""

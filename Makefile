@@ -1,0 +1,42 @@
+# make demo: from an empty clone to a chatbot in the browser.  make test: lint, types, tests.  Both set up .venv first.
+
+BYHEART := .venv/bin/python -m byheart
+PYTHON := .venv/bin/python
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo setup setup-dev lint test test-slow docs clean
+
+help:
+	@echo "make demo       the example manual end to end; leaves the chat page open on http://127.0.0.1:8000"
+	@echo "make test       lint, types and tests"
+	@echo "make test-slow  the tests that take minutes, too"
+	@echo "make lint       lint and types alone"
+	@echo "make docs       write the generated pages of docs/ again"
+	@echo "make clean      forget the example's run"
+
+demo: setup
+	@$(BYHEART) run examples/whiteboard
+	@$(BYHEART) serve examples/whiteboard --host 127.0.0.1 --port 8000
+
+setup:
+	@bash scripts/setup.sh
+
+setup-dev:
+	@bash scripts/setup.sh dev
+
+lint: setup-dev
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy --strict src
+
+test: lint
+	$(PYTHON) -m pytest
+
+test-slow: setup-dev
+	$(PYTHON) -m pytest -m "slow or not slow"
+
+docs: setup-dev
+	$(PYTHON) scripts/make_docs.py
+
+clean:
+	rm -rf examples/whiteboard/run

