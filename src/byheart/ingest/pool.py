@@ -57,8 +57,8 @@ def read_all(
             idle.put(worker)
 
     pending: deque[Future[ReadPage | Skipped]] = deque()
-    try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="byheart-read") as threads:
+    with ThreadPoolExecutor(workers, thread_name_prefix="byheart-read") as threads:
+        try:
             for source in sources:
                 pending.append(threads.submit(read, source))
                 # A few ahead keep the workers busy; more would only fill the memory.
@@ -66,9 +66,11 @@ def read_all(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-    finally:
-        for worker in everyone:
-            worker.stop()
+        finally:  # before the threads are waited for: after Ctrl-C nobody wants the files that are still being read
+            for future in pending:
+                future.cancel()
+            for worker in everyone:
+                worker.stop()
 
 
 class _Worker:

@@ -23,13 +23,16 @@ from byheart.synthesize.offline_grammar import (
 )
 
 NeedKind = Literal["task", "thing", "who", "allowed", "blocked", "event", "limit", "place", "shortcut", "default",
-                   "purpose", "question", "claim", "keywords"]  # fmt: skip
+                   "question", "claim", "keywords"]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Need:
-    """What is asked for. `phrase` is a verb phrase (task, who, blocked, shortcut), a noun phrase (thing, limit,
-    place, default, purpose), a clause (event, allowed, claim), words (keywords), or a whole question."""
+    """What is asked for.
+
+    `phrase` is a verb phrase (task, who, blocked, shortcut), a noun phrase (thing, limit, place, default), a clause
+    (event, allowed, claim), words (keywords), or a whole question.
+    """
 
     kind: NeedKind
     phrase: str
@@ -77,6 +80,13 @@ def statement_needs(statement: str, heading: str) -> list[Need]:
     """Return the needs that one statement of the manual serves."""
     text = re.sub(r"\s+", " ", statement).strip()
     return [need for need in _frames(text, clean_heading(heading)) if 2 < len(need.phrase) < 160]
+
+
+def salient_words(statement: str) -> str:
+    """Return the longer, rarer-looking words of a statement, at most six, in their order."""
+    words = [word for word in re.findall(r"[\w'/+.-]*\w", statement) if len(word) > 3 or word.isupper()]
+    longest = set(sorted(words, key=lambda word: (-len(word), word))[:6])
+    return " ".join(dict.fromkeys(word for word in words if word in longest))
 
 
 def clean_heading(heading: str) -> str:

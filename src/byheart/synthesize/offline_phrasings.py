@@ -1,6 +1,6 @@
 """Ways of asking: for every kind of need, question forms from the plainest to the loosest, and eight voices.
 
-A form is a template with {x} for the need's phrase ({ing}: its gerund, {x?} never). Forms are ordered: the first is what
+A form is a template with {x} for the need's phrase, or {ing} for its gerund. Forms are ordered: the first is what
 temperature 0 says; the higher the temperature, the likelier the later ones.
 """
 
@@ -109,7 +109,6 @@ FORMS: dict[NeedKind, tuple[str, ...]] = {
         "standard setting of {x}?",
         "what happens with {x} if I don't configure anything?",
     ),
-    "purpose": ("What is {x} used for?", "Why would I use {x}?", "when do I need {x}?"),
     "question": ("{x}?", "{x}", "please tell me: {x}?", "hi, {x}"),
     "claim": (
         "Is it right that {x}?",
