@@ -64,7 +64,7 @@ HOME = {  # third-party package -> the units that may import it
     "pypdfium2": READING,
     "mammoth": READING,
     "openai": {"llm"},
-    "yaml": {"config_file", "config_settings", "config_template", "ingest"},
+    "yaml": {"config_file", "config_settings", "config_template", "ingest", "synthesize"},
 }
 
 

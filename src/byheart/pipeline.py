@@ -64,8 +64,8 @@ STAGES = (
     ),
     Stage(
         "train",
-        settings=("base_model", "train"),
-        reads=("2-sections.jsonl", "3-pairs.jsonl"),
+        settings=("base_model", "train", "answer.refuse_answerable"),
+        reads=("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "3-typical.jsonl"),
         version=1,
         seconds_per_document=2.5,
     ),

@@ -85,6 +85,13 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TypicalQuestion:
+    """A question as customers ask it about products of all kinds: what a question for a manual sounds like."""
+
+    question: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Rejected:
     """A pair that was not kept."""
 
@@ -198,11 +205,14 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     return count
 
 
-_hints = functools.cache(typing.get_type_hints)  # resolving them takes longer than building the record
+@functools.cache
+def _hints(record_type: Any) -> dict[str, Any]:
+    """Return the types of a record's fields; resolving them takes longer than building the record."""
+    return typing.get_type_hints(record_type)
 
 
 def _build(values: dict[str, Any], record_type: type[Record]) -> Record:
-    hints = _hints(record_type)
+    hints: dict[str, Any] = _hints(record_type)  # type: ignore[arg-type]  # classes hash; a bare TypeVar hides it
     missing = hints.keys() - values.keys()
     unknown = values.keys() - hints.keys()
     if missing or unknown:

@@ -1,1 +1,5 @@
-"""answer"""
+"""From question to answer: search, decide whether the manual says it, compose, cite."""
+
+from byheart.answer.bot import System, load
+
+__all__ = ["System", "load"]

@@ -6,16 +6,20 @@ late interaction (ColBERT, Khattab & Zaharia 2020). Both come out of the same fo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.resources
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from byheart.catalog import STARTER, STARTER_SHA256, find_model
@@ -35,7 +39,7 @@ class Encoded:
 
     vector_D: Vectors
     tokens_T_D: Vectors
-    spans_T: NDArray[np.int32]  # first character of each token in the text
+    starts_T: NDArray[np.int32]  # first character of each token in the text
 
 
 class Encoder:
@@ -75,25 +79,18 @@ class Encoder:
         `on_done` is called with the number of texts done so far.
         """
         done = 0
-        with self._turn, torch.inference_mode():
-            self.model.eval()
-            for indices in self._batches(texts, max_tokens):
-                vectors_B_D, tokens_B_T_D, mask_B_T = self.forward([texts[i] for i in indices], max_tokens=max_tokens)
-                starts = self._token_starts([texts[i] for i in indices], max_tokens)
-                for row, index in enumerate(indices):
-                    kept = mask_B_T[row].bool()
-                    yield (
-                        index,
-                        Encoded(vectors_B_D[row].cpu().numpy(), tokens_B_T_D[row][kept].cpu().numpy(), starts[row]),
-                    )
-                done += len(indices)
-                if on_done:
-                    on_done(done)
+        for indices in self._batches(texts, max_tokens):
+            yield from zip(indices, self._encode_batch([texts[i] for i in indices], max_tokens), strict=True)
+            done += len(indices)
+            if on_done:
+                on_done(done)
 
-    def vectors(self, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS) -> Vectors:
+    def vectors(
+        self, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS, on_done: Callable[[int], None] | None = None
+    ) -> Vectors:
         """Return vectors_N_D of the texts, in their order."""
         result = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for index, encoded in self.encode(texts, max_tokens=max_tokens):
+        for index, encoded in self.encode(texts, max_tokens=max_tokens, on_done=on_done):
             result[index] = encoded.vector_D
         return result
 
@@ -101,9 +98,21 @@ class Encoder:
         """Return the vectors of one text."""
         return next(encoded for _, encoded in self.encode([text], max_tokens=max_tokens))
 
+    def _encode_batch(self, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+        """Return the texts' vectors. Not a generator: between two yields the caller would hold lock and mode."""
+        with self._turn, torch.inference_mode():
+            self.model.eval()
+            vectors_B_D, tokens_B_T_D, mask_B_T = (found.cpu() for found in self.forward(texts, max_tokens=max_tokens))
+            starts = self._token_starts(texts, max_tokens)
+            return [
+                Encoded(vectors_B_D[row].numpy(), tokens_B_T_D[row][mask_B_T[row].bool()].numpy(), starts[row])
+                for row in range(len(texts))
+            ]
+
     def _batches(self, texts: Sequence[str], max_tokens: int) -> Iterator[list[int]]:
         """Yield indices of texts of like length, at most _TOKENS_PER_BATCH tokens with padding."""
-        lengths = [min(max_tokens, len(ids)) for ids in self.tokenizer(list(texts))["input_ids"]] if texts else []
+        found = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
+        lengths = [len(ids) for ids in found]
         batch: list[int] = []
         for index in sorted(range(len(texts)), key=lambda i: (-lengths[i], i)):
             if batch and (len(batch) + 1) * lengths[batch[0]] > _TOKENS_PER_BATCH:
@@ -124,8 +133,47 @@ class Encoder:
         ]
 
 
-def load_encoder(base_model: str, *, adapter: Path | None = None, precision: str = "auto") -> Encoder:
+class DualEncoder:
+    """Text vectors from the fine-tuned encoder, token vectors from the base model: the same calls as an Encoder.
+
+    Fine-tuning on whole texts sharpens their vectors and blurs the tokens' (docs/experiments.md has the figures), so
+    late interaction stays with the base model.
+    """
+
+    def __init__(self, *, tuned: Encoder, base: Encoder) -> None:
+        self.tuned = tuned
+        self.base = base
+
+    @property
+    def dimensions(self) -> int:
+        """Return D, the length of a vector."""
+        return self.tuned.dimensions
+
+    def encode(
+        self, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS, on_done: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, Encoded]]:
+        """Yield (index, its vectors) for every text; see Encoder.encode."""
+        vectors_N_D = self.tuned.vectors(texts, max_tokens=max_tokens)
+        for index, encoded in self.base.encode(texts, max_tokens=max_tokens, on_done=on_done):
+            yield index, dataclasses.replace(encoded, vector_D=vectors_N_D[index])
+
+    def vectors(
+        self, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS, on_done: Callable[[int], None] | None = None
+    ) -> Vectors:
+        """Return vectors_N_D of the texts, in their order."""
+        return self.tuned.vectors(texts, max_tokens=max_tokens, on_done=on_done)
+
+    def encode_one(self, text: str, *, max_tokens: int = 64) -> Encoded:
+        """Return the vectors of one text."""
+        return next(encoded for _, encoded in self.encode([text], max_tokens=max_tokens))
+
+
+def load_encoder(
+    base_model: str, *, adapter: Path | None = None, precision: str = "auto", adapter_scale: float = 1.0
+) -> Encoder:
     """Load a base model, and on top of it a LoRA adapter or the fully trained weights in the folder `adapter`.
+
+    `adapter_scale`: how much of a LoRA adapter is added, 1 for all of it.
 
     Raises ModelError where the weights are missing, damaged or of a kind that this family cannot run.
     """
@@ -134,15 +182,51 @@ def load_encoder(base_model: str, *, adapter: Path | None = None, precision: str
     source = str(adapter) if full else model_source(base_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        with quiet():
+            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
         if adapter is not None and not full:
-            from peft import PeftModel  # noqa: PLC0415 - half a second to import, and only adapters need it
-
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, KeyError) as fault:
+            model = _merged(model, adapter, adapter_scale)
+    except (OSError, ValueError, KeyError, SafetensorError) as fault:
         raise ModelError(explain_load_failure(source, fault)) from fault
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Encoder(model.to(device), tokenizer, precision=dtype)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing progress bars of its own: how a stage tells what it does is the caller's."""
+    was_on = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if was_on:
+            transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def peft_warnings_off() -> Iterator[None]:
+    """Leave out what peft 0.21 warns of with transformers 5.23: a name of theirs that is about to change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
+def _merged(model: Any, adapter: Path, scale: float) -> Any:
+    """Return the model with the LoRA adapter added to its weights."""
+    from peft import PeftModel  # noqa: PLC0415 - half a second to import, and only adapters need it
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
+
+    try:
+        with peft_warnings_off():
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        why = str(fault).strip().splitlines()[0]
+        raise ModelError(f"{adapter}: the adapter cannot be loaded ({why}). Train again: byheart train") from fault
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(scale)
+    return adapted.merge_and_unload()
 
 
 def model_source(base_model: str) -> str:

@@ -19,6 +19,7 @@ from byheart.synthesize.teachers import Draft, Drafts, Failure
 REPEATED = "question repeats another with the same answer"
 CONTRADICTORY = "question is asked of another section, which fits it better"
 ANSWERED = "outside question is one that the manual answers"
+OUTSIDE_TESTED_ONE_IN = 4
 SAMPLE = 500  # questions of a level that its distinctness is counted on, the same for all levels
 
 
@@ -113,8 +114,13 @@ def _pair(section_id: str, draft: Draft, teacher: str) -> Pair:
         temperature=draft.temperature,
         teacher=teacher,
         prompt_id=draft.prompt_id,
-        split="train" if section_id else "outside",
+        split="train" if section_id or not _is_tested(draft.question) else "outside",
     )
+
+
+def _is_tested(outside_question: str) -> bool:
+    """Tell whether a question outside the manual is held out to test on; the others teach the bot to decline."""
+    return int(stable_id(outside_question), 16) % OUTSIDE_TESTED_ONE_IN == 0
 
 
 def _failed(section_id: str, failure: Failure, teacher: str) -> Rejected:

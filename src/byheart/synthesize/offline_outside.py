@@ -1,144 +1,191 @@
 """Questions that the manual does not answer, of the three kinds that customers ask.
 
 Off topic (small talk, other products), unanswerable (near the product, but no matter for its manual: prices, dates,
-people), and false premise (a feature that does not exist). A question is kept only if the words that make it foreign
-occur nowhere in the manual.
+people), and false premise (a feature that does not exist). The questions come from prompts/outside-bank.yaml; one is
+kept only if the words that make it foreign occur nowhere in the manual.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any, Literal
 
-OFF_TOPIC = (
-    "what's the weather like in {city} tomorrow?", "tell me a joke", "who won the football match yesterday?",
-    "write me a poem about the sea", "are you a real person?", "what is the capital of {country}?",
-    "how do I cook {dish}?", "my car makes a strange noise, what should I do?", "what time is it in {city}?",
-    "can you do my maths homework?", "what is 17 times 23?", "recommend a good {leisure}", "how old are you?",
-    "do you love me?", "how do I lose five kilos?", "what should I give my mother for her birthday?",
-    "who is the president of {country}?", "is there life on Mars?", "translate 'good morning' into {language}",
-    "how do I get a visa for {country}?", "my {device} does not turn on any more", "which {leisure} is the best?",
-    "what's your favourite colour?", "how far is it from {city} to the moon?", "sing me a song",
-    "book a table for two in {city}", "how do I train my dog?", "what are the symptoms of the flu?",
-    "how do I unclog my {device}?", "what does the stock market do today?", "plan a holiday in {country}",
-    "how many calories has {dish}?", "I need a recipe for {dish}", "how do I grow tomatoes?",
-    "which shoes go with a blue suit?", "who wrote Hamlet?", "how do I file my income tax?",
-    "my {device} shows an error code, how do I fix it?", "what films are on in {city}?",
-)  # fmt: skip
-_FILL = {
-    "city": ("Zurich", "Lagos", "Osaka", "Lima", "Oslo", "Toronto", "Perth", "Cairo"),
-    "country": ("Portugal", "Kenya", "Peru", "Norway", "Vietnam", "Canada"),
-    "dish": ("lasagna", "pancakes", "ramen", "a cheesecake", "falafel"),
-    "leisure": ("restaurant", "novel", "hiking trail", "guitar teacher", "dentist", "football team"),
-    "language": ("Finnish", "Swahili", "Korean", "Greek"),
-    "device": ("dishwasher", "printer", "coffee machine", "washing machine", "lawn mower", "kitchen sink"),
-}
+import yaml
 
-# (the question, the words of which none may occur in the manual)
-UNANSWERABLE = (
-    ("How much does {thing} cost per month in euros?", "price prices cost costs euro"),
-    ("what is the price for 50 seats?", "price prices seats"),
-    ("Is there a discount for students?", "discount student students"),
-    ("do charities get a discount?", "discount charity nonprofit"),
-    ("who is the CEO of the company?", "ceo"),
-    ("How many employees do you have?", "employees headcount"),
-    ("Where is your head office?", "headquarters office"),
-    ("what is the phone number of the sales team?", "phone sales"),
-    ("When will the next big version be released, which date?", "roadmap"),
-    ("when did the company get founded and by whom", "founded founders"),
-    ("Which investors are behind you?", "investors funding"),
-    ("How many customers use {thing}?", "customers"),
-    ("Are you cheaper than your competitors?", "cheaper competitors"),
-    ("Can I get a refund if I don't like it?", "refund refunds"),
-    ("what uptime do you guarantee in the contract, in percent", "uptime sla"),
-    ("which cloud region is my data stored in?", "region regions"),
-    ("Do you have job openings for developers?", "job jobs hiring"),
-    ("can you recommend a consultant who sets {thing} up for us?", "consultant consultants freelancer"),
-    ("is there a certification exam I can take?", "exam certification"),
-    ("how many support agents work at night?", "agents"),
-    ("what did {thing} look like five years ago?", "history"),
-    ("who designed {thing} and why?", "designer designers"),
-    ("How many milliseconds does {thing} take on average?", "milliseconds latency"),
-    ("Which programming language is {thing} written in?", "programming"),
-    ("can I pay by invoice or only with a card?", "invoice invoices"),
-    ("Do you sell gift cards?", "gift"),
-    ("is there a trial of 90 days for {thing}?", "trial"),
-    ("what is planned for {thing} next year?", "roadmap planned"),
-    ("which insurance covers damages caused by {thing}?", "insurance"),
-    ("how much electricity does {thing} use?", "electricity"),
-)
+from byheart.synthesize.offline_grammar import is_verb_phrase
+from byheart.synthesize.offline_phrasings import ADMIN_OPENINGS, NEWCOMER_OPENINGS, RAMBLING_OPENINGS
+from byheart.synthesize.offline_voice import slip
 
-# Features of software of other kinds, each with the words that must not occur in the manual.
-FOREIGN_FEATURES = (
-    ("keyframe timeline", "keyframe"), ("fax gateway", "fax"), ("barcode scanner", "barcode"),
-    ("payroll module", "payroll"), ("3D printer", "3d printer"), ("crypto wallet", "crypto wallet"),
-    ("VR headset mode", "vr headset"), ("pivot table", "pivot"), ("Gantt chart", "gantt"),
-    ("mail merge", "mail-merge"), ("fingerprint login", "fingerprint"), ("karaoke mode", "karaoke"),
-    ("podcast recorder", "podcast"), ("parental control", "parental"), ("speech synthesis", "synthesis speech"),
-    ("handwriting recognition", "handwriting"), ("face recognition", "face recognition"), ("mind map generator", "mind"),
-    ("chess board", "chess"), ("smartwatch app", "smartwatch"), ("loyalty points program", "loyalty"),
-    ("warehouse stock list", "warehouse"), ("expense report", "expense"), ("GPS tracker", "gps"),
-    ("drum machine", "drum"), ("green screen", "greenscreen"), ("subtitle editor", "subtitle subtitles"),
-    ("holiday planner", "holiday"), ("time clock for employees", "clock"), ("coupon codes", "coupon"),
-    ("satellite map", "satellite"), ("blockchain ledger", "blockchain"), ("screen saver", "saver"),
-    ("floppy disk import", "floppy"), ("Photoshop plug-in", "photoshop"), ("AutoCAD converter", "autocad"),
-    ("WhatsApp bridge", "whatsapp"), ("Alexa skill", "alexa"), ("TikTok export", "tiktok"),
-    ("PlayStation version", "playstation"), ("Fortran macro", "fortran macro"), ("SAP connector", "sap"),
-    ("Minecraft import", "minecraft"), ("Lotus Notes migration", "lotus"), ("telegraph mode", "telegraph"),
-    ("weather widget", "weather"), ("horoscope of the day", "horoscope"), ("dating profile", "dating"),
-    ("heart rate monitor", "heart"), ("thermostat control", "thermostat"), ("recipe book", "recipe"),
-    ("tax return form", "tax"), ("voice cloning", "cloning voice"), ("hologram view", "hologram"),
-    ("typewriter sound", "typewriter"), ("background music", "music"), ("star rating of users", "rating"),
-    ("family tree", "family"), ("metronome", "metronome"), ("sheet music view", "music"),
-)  # fmt: skip
-FALSE_PREMISES = (
-    "How do I use the {feature}?", "In which menu is the {feature}?", "where do I switch on the {feature}?",
-    "the {feature} does not start, what can I do?", "How can I share the {feature} with my team?",
-    "Why is my {feature} greyed out?", "how do I turn off the {feature}", "what are the limits of the {feature}?",
-    "{feature} settings", "I updated and now the {feature} is gone. How do I get it back?",
-    "which role do I need for the {feature}?", "how do I connect {thing} to the {feature}?",
-    "Can I {task} with the {feature}?", "does {thing} work with the {feature}?",
-)  # fmt: skip
+OutsideKind = Literal["off-topic", "unanswerable", "false-premise"]
+
+_PASSES = 10  # how often the bank is gone through, in other fillings and voices, until enough questions are there
+_SLOT = re.compile(r"\{(\w+)\}")
+_OPENINGS = (*ADMIN_OPENINGS, *NEWCOMER_OPENINGS, *RAMBLING_OPENINGS)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BankEntry:
+    """A question of the bank, with {slots} to fill; foreign to every manual that has none of its foreign words."""
+
+    kind: OutsideKind
+    group: str  # the theme; what a cross-validation holds out as a whole
+    text: str
+    foreign: tuple[str, ...]  # terms of one or more words; none: foreign to every manual
+
+
+@functools.cache
+def bank_entries() -> tuple[BankEntry, ...]:
+    """Return the whole bank; in false premises the foreign thing is filled in, the manual's own slots are open."""
+    bank = _bank()
+    plain: tuple[OutsideKind, ...] = ("off-topic", "unanswerable")
+    entries = [
+        BankEntry(kind, group, text, _terms(words))
+        for kind in plain
+        for group, questions in bank[kind].items()
+        for text, words in questions.items()
+    ]
+    for family, content in bank["false-premise"].items():
+        for group, name, words in _names(family, content["names"]):
+            slot = "{" + content["slot"] + "}"
+            entries += [
+                BankEntry("false-premise", group, form.replace(slot, name), _terms(words)) for form in content["forms"]
+            ]
+    return tuple(entries)
 
 
 def outside_questions(manual: str, phrases: Sequence[str], *, count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Return up to `count` (kind, question), a fifth off topic, a third unanswerable, the rest false premises.
+    """Return up to `count` (kind, question), a fifth off topic, half of the rest unanswerable, half false premises.
 
     `phrases` are tasks and things of the manual; questions borrow them, to sound like the product's own.
     """
-    vocabulary = set(re.findall(r"\w+", manual.lower()))
-    kinds = {
-        "off-topic": [(text, "") for text in OFF_TOPIC],
-        "unanswerable": [pair for pair in UNANSWERABLE if not _occurs(pair[1], vocabulary)],
-        "false-premise": [
-            (form.replace("{feature}", name), "")
-            for form in FALSE_PREMISES
-            for name, words in FOREIGN_FEATURES
-            if not _occurs(words, vocabulary)
-        ],
-    }
-    wanted = {"off-topic": count // 5, "unanswerable": count // 3}
-    wanted["false-premise"] = count - sum(wanted.values())
+    entries = foreign_entries(manual)
+    fills = _fills(phrases)
+    off_topic = count // 5
     made: list[tuple[str, str]] = []
-    for kind, templates in kinds.items():
-        seen: set[str] = set()
-        for _ in range(6 * wanted[kind]):
-            if len(seen) >= wanted[kind] or not templates:
-                break
-            seen.add(_filled(rng.choice(templates)[0], phrases, rng))
-        made.extend((kind, question) for question in sorted(seen))
+    seen: set[str] = set()
+    # Where a manual's words leave too few of the first two kinds, the third, of which there are most, makes up for it.
+    up_to: dict[OutsideKind, int] = {
+        "off-topic": off_topic,
+        "unanswerable": off_topic + (count - off_topic) // 2,
+        "false-premise": count,
+    }
+    for kind, total in up_to.items():
+        mine = [entry for entry in entries if entry.kind == kind]
+        spoken = (_in_a_voice(_filled(entry.text, fills, rng), rng) for entry in _spread(mine, rng))
+        made += [(kind, question) for question in itertools.islice(_unseen(spoken, seen), total - len(made))]
     rng.shuffle(made)
     return made
 
 
-def _occurs(words: str, vocabulary: set[str]) -> bool:
-    return any(word in vocabulary for word in words.split())
+def foreign_entries(manual: str) -> list[BankEntry]:
+    """Return the entries whose foreign words occur in the manual neither as they are nor as plural or singular."""
+    words = re.findall(r"\w+", manual.lower())
+    vocabulary = set(words)
+    text = f" {' '.join(words)} "
+
+    @functools.cache
+    def occurs(term: str) -> bool:
+        *first, last = re.findall(r"\w+", term.lower())
+        variants = _numbers(last)
+        if not first:
+            return not vocabulary.isdisjoint(variants)
+        return any(f" {' '.join((*first, variant))} " in text for variant in variants)
+
+    return [entry for entry in bank_entries() if not any(occurs(term) for term in entry.foreign)]
 
 
-def _filled(template: str, phrases: Sequence[str], rng: random.Random) -> str:
-    text = template
-    for name, values in _FILL.items():
-        text = text.replace("{" + name + "}", rng.choice(values))
-    thing = rng.choice(phrases) if phrases else "it"
-    return text.replace("{thing}", f"“{thing}”" if len(thing.split()) > 3 else thing).replace("{task}", thing)
+@functools.cache
+def inside_questions() -> tuple[str, ...]:
+    """Return questions as customers ask them about products of all kinds, which a manual usually answers."""
+    return tuple(question for questions in _read("inside-bank.yaml").values() for question in questions)
+
+
+@functools.cache
+def _bank() -> Mapping[str, Any]:
+    return _read("outside-bank.yaml")
+
+
+def _read(name: str) -> Mapping[str, Any]:
+    text = resources.files(__package__).joinpath("prompts", name).read_text(encoding="utf-8")
+    bank: Mapping[str, Any] = yaml.safe_load(text)
+    return bank
+
+
+def _names(family: str, names: Mapping[str, Mapping[str, str]] | Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (group, name, foreign words); a plain list is one group, and each name its own foreign word."""
+    if isinstance(names, Mapping):
+        for group, words in names.items():
+            yield from ((group, name, foreign) for name, foreign in words.items())
+    else:
+        yield from ((family, name, name) for name in names)
+
+
+def _terms(words: str) -> tuple[str, ...]:
+    return tuple(term.strip() for term in words.split(",") if term.strip())
+
+
+def _numbers(word: str) -> set[str]:
+    """Return the word with its possible plurals and singulars."""
+    forms = {word, word + "s", word + "es"}
+    if word.endswith("y"):
+        forms.add(word[:-1] + "ies")
+    if word.endswith("ies"):
+        forms.add(word[:-3] + "y")
+    if word.endswith("s") and len(word) > 3:
+        forms.add(word[:-1])
+    if word.endswith("es") and len(word) > 4:
+        forms.add(word[:-2])
+    return forms
+
+
+def _spread(entries: Iterable[BankEntry], rng: random.Random) -> Iterator[BankEntry]:
+    """Yield the entries, one of each group by turns, a few times over, each time in another order."""
+    groups: dict[str, list[BankEntry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group, []).append(entry)
+    for _ in range(_PASSES):
+        decks = [rng.sample(group, len(group)) for group in groups.values()]
+        rng.shuffle(decks)
+        for turn in itertools.zip_longest(*decks):
+            yield from (entry for entry in turn if entry is not None)
+
+
+def _unseen(questions: Iterable[str], seen: set[str]) -> Iterator[str]:
+    """Yield the questions that differ in a letter or digit from all before, and note them."""
+    for question in questions:
+        key = " ".join(re.findall(r"\w+", question.casefold()))
+        if key not in seen:
+            seen.add(key)
+            yield question
+
+
+def _fills(phrases: Sequence[str]) -> dict[str, Sequence[str]]:
+    tasks = [phrase for phrase in phrases if is_verb_phrase(phrase)]
+    things = [phrase for phrase in phrases if not is_verb_phrase(phrase)]
+    quoted = [f"“{thing}”" if len(thing.split()) > 3 else thing for thing in things]
+    return {**_bank()["fills"], "thing": quoted or ["this"], "task": tasks or ["do this"]}
+
+
+def _filled(text: str, fills: Mapping[str, Sequence[str]], rng: random.Random) -> str:
+    return _SLOT.sub(lambda slot: rng.choice(fills[slot[1]]), text)
+
+
+def _in_a_voice(question: str, rng: random.Random) -> str:
+    """Return the question as it is, or as the voices that ask about the manual say it.
+
+    Questions inside and outside the manual must not differ in their manners: a model would learn those.
+    """
+    manner = rng.random()
+    if manner < 0.15:
+        return question.lower().rstrip("?.!")
+    if manner < 0.3:
+        return slip(question, amount=rng.uniform(0.5, 1.5), rng=rng)
+    if manner < 0.45 and len(question.split()) > 3:
+        return rng.choice(_OPENINGS).replace("{q}", question)
+    return question

@@ -14,18 +14,19 @@ from byheart.config import Project, SynthesizeConfig
 from byheart.errors import MissingInputError, TeacherError
 from byheart.llm import CallCache, OpenAIChatModel, is_local
 from byheart.progress import Notify, Progress, StageResult
-from byheart.records import Coverage, Document, Fact, Section
+from byheart.records import Coverage, Document, Fact, Section, TypicalQuestion
 from byheart.store import RunFolder
 from byheart.synthesize import filters
 from byheart.synthesize.curate import Curated, curated, level_counts
 from byheart.synthesize.offline import OfflineTeacher
+from byheart.synthesize.offline_outside import inside_questions
 from byheart.synthesize.openai_teacher import OpenAITeacher
 from byheart.synthesize.similarity import words
 from byheart.synthesize.teachers import Drafts, OutsideRequest, SectionRequest, Teacher, levels
 
 TASK = "synthesizing"
 CALLS = "3-calls.sqlite"  # not an output: it only grows, and outlives every run of the stage
-OUTPUTS = ("3-pairs.jsonl", "3-rejected.jsonl", "3-coverage.jsonl", "3-leaks.json", "3-levels.json")
+OUTPUTS = ("3-pairs.jsonl", "3-rejected.jsonl", "3-coverage.jsonl", "3-leaks.json", "3-levels.json", "3-typical.jsonl")
 NAMED_SECTIONS = 5  # sections without pairs that are named on the screen; all are in 3-coverage.jsonl
 
 
@@ -52,6 +53,7 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     )
     coverage = _coverage(requests, answers, result)
     _write(folder, config, requests, result, coverage)
+    folder.write("3-typical.jsonl", [TypicalQuestion(question) for question in inside_questions()])
     _name_gaps(coverage, notify)
     return StageResult(OUTPUTS, _counts(requests, result, coverage), {"teacher": f"{teacher.name}: {reason}"})
 

@@ -1,0 +1,199 @@
+"""The bot: a manual's index, an encoder and a calibration behind the Answerer protocol, and how they are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from byheart.answer import confidence
+from byheart.answer.base import Answer, Answerer, Turn
+from byheart.answer.calibrate import CalibrationQuestions, calibrate
+from byheart.answer.compose import compose
+from byheart.answer.confidence import Calibration
+from byheart.answer.followup import standalone
+from byheart.answer.lexical import LexicalAnswerer
+from byheart.errors import MissingInputError, ModelError
+from byheart.index.index import Index, Match, build_index, load_index
+from byheart.index.passages import make_passages
+from byheart.models.adapters import load_trained, read_description
+from byheart.models.encoder import DualEncoder, Encoder, load_encoder
+from byheart.records import Citation, Document, Fact, Pair, Section, TypicalQuestion
+from byheart.store import RunFolder
+
+System = Literal["byheart", "untrained", "bm25"]
+
+MODEL = "4-model"
+INDEX = "index"
+CALIBRATION = "calibration.json"
+
+MAX_QUESTION_CHARACTERS = 2000  # the encoder reads 64 tokens; more is pasted text
+
+
+class ManualAnswerer:
+    """Answers from the manual's own text, or says that the manual does not (protocol: base.Answerer)."""
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        encoder: Encoder | DualEncoder,
+        calibration: Calibration | None,
+        max_words: int,
+        max_citations: int,
+    ) -> None:
+        self._index = index
+        self._encoder = encoder
+        self._calibration = calibration
+        self._max_words = max_words
+        self._max_citations = max_citations
+
+    def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
+        """Answer the question; `history` holds the turns before it, oldest first."""
+        asked = standalone(question, history)[:MAX_QUESTION_CHARACTERS].strip()
+        if not asked or not self._index.passages:
+            return Answer("Please ask a question about the manual.", (), 0.0, abstained=True)
+        encoded = self._encoder.encode_one(asked)
+        matches = self._index.search(asked, encoded)
+        if self._calibration is None:
+            return self._answered(matches, 1.0)
+        topic = self._calibration.topic(confidence.question_vector(encoded))
+        features = confidence.features_of(asked, encoded, matches, self._index, topic)
+        probability = self._calibration.probability(features)
+        if probability < self._calibration.threshold:
+            return declined(matches, probability, max_citations=self._max_citations)
+        return self._answered(matches, probability)
+
+    def _answered(self, matches: Sequence[Match], probability: float) -> Answer:
+        composed = compose(matches, max_words=self._max_words)
+        return Answer(composed.markdown, cite(composed.used, self._max_citations), round(probability, 4), False)
+
+
+def declined(matches: Sequence[Match], probability: float, *, max_citations: int) -> Answer:
+    """Return the answer that the manual does not say it, with the nearest pages."""
+    citations = cite(matches, max_citations)
+    nearest = citations[0]
+    place = nearest.title if nearest.heading == nearest.title else f"{nearest.title} › {nearest.heading}"
+    text = f"The manual does not say. The nearest page is [{place.replace('[', '(').replace(']', ')')}]({nearest.url})."
+    return Answer(text, citations, round(probability, 4), abstained=True)
+
+
+def cite(matches: Sequence[Match], most: int) -> tuple[Citation, ...]:
+    """Return the citations of the passages, each section once."""
+    by_section: dict[str, Citation] = {}
+    for match in matches:
+        passage = match.passage
+        inner = passage.heading_path[1:] or passage.heading_path
+        by_section.setdefault(
+            passage.section_id,
+            Citation(
+                title=passage.title,
+                heading=" › ".join(inner),
+                url=passage.url,
+                score=round(min(1.0, max(0.0, match.dense)), 4),
+                section_id=passage.section_id,
+            ),
+        )
+        if len(by_section) == most:
+            break
+    return tuple(by_section.values())
+
+
+def load(folder: RunFolder, *, system: System, max_words: int, max_citations: int) -> Answerer:
+    """Load a trained bot, or one of the baselines it is measured against.
+
+    "untrained" is the same bot with the base encoder; "bm25" ranks by BM25 alone. Both are calibrated in the same way
+    on the same questions. Raises MissingInputError where nothing was trained yet.
+    """
+    description = folder / MODEL / "byheart.json"
+    if not description.exists():
+        raise MissingInputError(f"{folder / MODEL} is not there yet: train the bot first (byheart run)")
+    try:
+        index = load_index(folder / MODEL / INDEX)
+        calibration = load_calibration(folder / MODEL / CALIBRATION)
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
+    if system == "byheart":
+        encoder = trained_encoder(folder / MODEL)
+        return ManualAnswerer(
+            index=index, encoder=encoder, calibration=calibration, max_words=max_words, max_citations=max_citations
+        )
+    questions = calibration_questions(folder)
+    share = calibration.refused_share if calibration else 0.0
+    if system == "bm25":
+        return LexicalAnswerer(
+            index=index, questions=questions.answered, refuse_answerable=share, max_words=max_words,
+            decline=lambda matches: declined(matches, 0.0, max_citations=max_citations),
+            cite=lambda matches: cite(matches, max_citations),
+        )  # fmt: skip
+    base = load_encoder(read_description(folder / MODEL).base_model)
+    index = build_index(index.passages, base)
+    calibration = calibrate(questions, index=index, encoder=base, refuse_answerable=share)
+    return ManualAnswerer(
+        index=index, encoder=base, calibration=calibration, max_words=max_words, max_citations=max_citations
+    )
+
+
+def trained_encoder(model_folder: Path) -> Encoder | DualEncoder:
+    """Return the encoder in a model folder: fine-tuned text vectors over the base model's token vectors."""
+    trained = read_description(model_folder)
+    base = load_encoder(trained.base_model)
+    return base if trained.method == "none" else DualEncoder(tuned=load_trained(model_folder), base=base)
+
+
+def calibration_questions(folder: RunFolder) -> CalibrationQuestions:
+    """Return the questions of a run that the decision to decline is fitted on."""
+    pairs = folder.read("3-pairs.jsonl", Pair)
+    return CalibrationQuestions(
+        answered=tuple(pair.question for pair in pairs if pair.split == "unseen phrasing"),
+        outside=tuple(pair.question for pair in pairs if pair.kind == "refusal" and pair.split == "train"),
+        typical=tuple(item.question for item in folder.read("3-typical.jsonl", TypicalQuestion)),
+    )
+
+
+def complete_model(
+    folder: RunFolder,
+    model_folder: Path,
+    *,
+    refuse_answerable: float,
+    on_done: Callable[[str, int, int], None],
+) -> Calibration | None:
+    """Write the index and the calibration into a folder that holds trained weights, and return the calibration.
+
+    `on_done(task, done, total)` tells how far it is.
+    """
+    encoder = trained_encoder(model_folder)
+    passages = make_passages(
+        folder.read("2-sections.jsonl", Section),
+        folder.read("2-facts.jsonl", Fact),
+        folder.read("1-documents.jsonl", Document),
+    )
+    index = build_index(passages, encoder, on_done=lambda done, total: on_done("indexing", done, total))
+    index.save(model_folder / INDEX)
+    calibration = calibrate(
+        calibration_questions(folder),
+        index=index,
+        encoder=encoder,
+        refuse_answerable=refuse_answerable,
+        on_done=lambda done, total: on_done("calibrating", done, total),
+    )
+    save_calibration(model_folder / CALIBRATION, calibration)
+    return calibration
+
+
+def save_calibration(path: Path, calibration: Calibration | None) -> None:
+    """Write the calibration, or that there is none."""
+    path.write_text(json.dumps(dataclasses.asdict(calibration) if calibration else None) + "\n", encoding="utf-8")
+
+
+def load_calibration(path: Path) -> Calibration | None:
+    """Read what save_calibration wrote."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values is None:
+        return None
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return Calibration(**fields)

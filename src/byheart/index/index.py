@@ -1,0 +1,250 @@
+"""Search over the passages: candidates by dense vectors and BM25, re-ranked by late interaction.
+
+Three views of relevance are added up: the passage's vector (what it is about), its best unit's vector (whether one
+sentence says it), and MaxSim over token vectors (whether each word of the question has its counterpart; ColBERT,
+Khattab & Zaharia 2020). BM25 (Robertson & Zaragoza 2009) brings in names and codes that vectors blur.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import bm25s
+import numpy as np
+from numpy.typing import NDArray
+
+from byheart import records
+from byheart.index.passages import Passage
+from byheart.models.encoder import DualEncoder, Encoded, Encoder
+
+Array = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+CANDIDATES = 64  # passages that late interaction looks at
+UNITS_SCORED = 12  # of the best of them, each unit is scored too: an answer draws on no more
+
+# Weights of the views, each a cosine-like number (BM25: relative to the best passage for the question). They were
+# tried on two manuals (bench/bench_weights.py) and are flat around these values: 0.5 to 2 times changes under a point.
+WEIGHT_DENSE = 1.0
+WEIGHT_UNIT = 0.8
+WEIGHT_LATE = 2.0
+WEIGHT_BM25 = 0.1
+LINK_LIST_PENALTY = 0.3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Match:
+    """A passage that was found, with what speaks for it."""
+
+    passage: Passage
+    position: int  # in the index
+    score: float  # the views added up
+    dense: float
+    unit: float
+    late: float
+    bm25: float  # raw
+    unit_scores: tuple[float, ...]  # one for each of the passage's units
+    token_support: tuple[float, ...]  # for each token of the question, its best counterpart in the passage
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """The manual's passages and their vectors. P passages, U units, T tokens, D dimensions."""
+
+    passages: tuple[Passage, ...]
+    vectors_P_D: Array
+    units_U_D: Array
+    tokens_T_D: NDArray[np.float16]  # memory-mapped when loaded from disk
+    token_units_T: Ints  # the unit of each token; -1 for the headings
+    first_token_P: Ints  # P + 1 entries
+    first_unit_P: Ints  # P + 1 entries
+
+    @functools.cached_property
+    def bm25(self) -> bm25s.BM25:
+        """Return the lexical index; building it takes milliseconds a hundred passages."""
+        index = bm25s.BM25()
+        index.index([tokens_of(passage.text) for passage in self.passages], show_progress=False)
+        return index
+
+    @functools.cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """Return the stems of all words of the manual."""
+        return frozenset(self._document_frequency)
+
+    @functools.cached_property
+    def _passage_words(self) -> tuple[frozenset[str], ...]:
+        return tuple(frozenset(tokens_of(passage.text)) for passage in self.passages)
+
+    @functools.cached_property
+    def _document_frequency(self) -> collections.Counter[str]:
+        return collections.Counter(word for words in self._passage_words for word in words)
+
+    def words_of(self, position: int) -> frozenset[str]:
+        """Return the stems of a passage's words."""
+        return self._passage_words[position]
+
+    def word_weight(self, word: str) -> float:
+        """Return the inverse document frequency of a stem."""
+        return math.log(1 + len(self.passages) / (self._document_frequency[word] + 0.5))
+
+    def search(self, question: str, encoded: Encoded, *, exclude_section: str = "") -> list[Match]:
+        """Return the best passages first. `exclude_section`: as if the manual did not have it."""
+        if not self.passages:
+            return []
+        dense_P = self.vectors_P_D @ encoded.vector_D
+        unit_scores_U = self.units_U_D @ encoded.vector_D
+        unit_P = np.maximum.reduceat(unit_scores_U, self.first_unit_P[:-1])
+        bm25_P = self.bm25_scores(question)
+        lexical_P = bm25_P / max(float(bm25_P.max()), 1e-6)
+        early_P = WEIGHT_DENSE * dense_P + WEIGHT_UNIT * unit_P + WEIGHT_BM25 * lexical_P
+        best = np.argsort(-early_P, kind="stable")[: CANDIDATES + 8]
+        lexical_best = np.argsort(-bm25_P, kind="stable")[: CANDIDATES // 8]
+        positions = np.array(
+            [
+                position
+                for position in dict.fromkeys([*best.tolist(), *lexical_best.tolist()])
+                if self.passages[position].section_id != exclude_section
+            ],
+            dtype=np.int64,
+        )
+        if not len(positions):
+            return []
+        support_Q_C = self._token_support(positions, encoded)
+        late_C = support_Q_C.mean(axis=0)
+        links_C = np.array([self.passages[position].is_link_list for position in positions], dtype=np.float32)
+        score_C = early_P[positions] + WEIGHT_LATE * late_C - LINK_LIST_PENALTY * links_C
+        matches = []
+        for rank, candidate in enumerate(np.argsort(-score_C, kind="stable").tolist()):
+            position = int(positions[candidate])
+            matches.append(
+                Match(
+                    passage=self.passages[position],
+                    position=position,
+                    score=float(score_C[candidate]),
+                    dense=float(dense_P[position]),
+                    unit=float(unit_P[position]),
+                    late=float(late_C[candidate]),
+                    bm25=float(bm25_P[position]),
+                    unit_scores=self._unit_scores(position, encoded, unit_scores_U) if rank < UNITS_SCORED else (),
+                    token_support=tuple(support_Q_C[:, candidate].tolist()),
+                )
+            )
+        return matches
+
+    def _token_support(self, positions: NDArray[np.int64], encoded: Encoded) -> Array:
+        """Return for each token of the question its best counterpart in each of the passages (Q x C)."""
+        slices = [slice(self.first_token_P[p], self.first_token_P[p + 1]) for p in positions]
+        tokens_t_D = np.concatenate([self.tokens_T_D[part] for part in slices]).astype(np.float32)
+        starts = np.cumsum([0, *(part.stop - part.start for part in slices)])[:-1]
+        return np.asarray(np.maximum.reduceat(encoded.tokens_T_D @ tokens_t_D.T, starts, axis=1), dtype=np.float32)
+
+    def _unit_scores(self, position: int, encoded: Encoded, unit_scores_U: Array) -> tuple[float, ...]:
+        """Return how well each unit of a passage answers: its own vector and its tokens' late interaction."""
+        tokens = slice(self.first_token_P[position], self.first_token_P[position + 1])
+        units = slice(self.first_unit_P[position], self.first_unit_P[position + 1])
+        owners_t = self.token_units_T[tokens]
+        starts = np.flatnonzero(np.diff(owners_t, prepend=-2))  # tokens stand in the order of their units
+        best_Q_u = np.maximum.reduceat(
+            encoded.tokens_T_D @ self.tokens_T_D[tokens].astype(np.float32).T, starts, axis=1
+        )
+        late = dict(zip(owners_t[starts].tolist(), best_Q_u.mean(axis=0).tolist(), strict=True))
+        return tuple(
+            WEIGHT_UNIT * own + WEIGHT_LATE * late.get(number, 0.0)
+            for number, own in enumerate(unit_scores_U[units].tolist(), int(units.start))
+        )
+
+    def bm25_scores(self, question: str) -> Array:
+        """Return the BM25 score of each passage."""
+        words = [word for word in tokens_of(question) if word in self.vocabulary]
+        if not words:
+            return np.zeros(len(self.passages), dtype=np.float32)
+        return np.asarray(self.bm25.get_scores(words), dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into an empty folder."""
+        folder.mkdir(parents=True)
+        records.write_jsonl(folder / "passages.jsonl", self.passages)
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+
+
+_ARRAYS = ("vectors_P_D", "units_U_D", "tokens_T_D", "token_units_T", "first_token_P", "first_unit_P")
+
+
+def load_index(folder: Path) -> Index:
+    """Load an index; the token vectors, by far the largest part, stay on disk until they are needed."""
+    arrays = {
+        name: np.load(folder / f"{name}.npy", allow_pickle=False, mmap_mode="r" if name == "tokens_T_D" else None)
+        for name in _ARRAYS
+    }
+    return Index(passages=tuple(records.read_jsonl(folder / "passages.jsonl", Passage)), **arrays)
+
+
+def build_index(
+    passages: Sequence[Passage],
+    encoder: Encoder | DualEncoder,
+    *,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> Index:
+    """Encode the passages and their units. `on_done(done, total)` counts texts."""
+    units = [(number, unit) for number, passage in enumerate(passages) for unit in passage.units]
+    unit_texts = [f"{passages[number].heading_path[-1]}: {unit.text}" for number, unit in units]
+    total = len(passages) + len(units)
+    encoded: list[Encoded | None] = [None] * len(passages)
+    for position, vectors in encoder.encode([p.text for p in passages], on_done=lambda done: on_done(done, total)):
+        encoded[position] = vectors
+    first_unit = np.cumsum([0, *(len(passage.units) for passage in passages)]).astype(np.int32)
+    unit_vectors = encoder.vectors(unit_texts, max_tokens=96, on_done=lambda done: on_done(len(passages) + done, total))
+    tokens, owners, lengths = [], [], [0]
+    for position, passage in enumerate(passages):
+        vectors_of = encoded[position]
+        assert vectors_of is not None  # every passage was encoded above
+        owner = _unit_of_tokens(passage, vectors_of.starts_T)
+        owners.append(np.where(owner >= 0, owner + first_unit[position], -1).astype(np.int32))
+        tokens.append(vectors_of.tokens_T_D.astype(np.float16))
+        lengths.append(len(vectors_of.tokens_T_D))
+    dimensions = encoder.dimensions
+    return Index(
+        passages=tuple(passages),
+        vectors_P_D=np.array([e.vector_D for e in encoded if e], dtype=np.float32).reshape(-1, dimensions),
+        units_U_D=unit_vectors,
+        tokens_T_D=np.concatenate(tokens) if tokens else np.zeros((0, dimensions), dtype=np.float16),
+        token_units_T=np.concatenate(owners) if owners else np.zeros(0, dtype=np.int32),
+        first_token_P=np.cumsum(lengths).astype(np.int32),
+        first_unit_P=first_unit,
+    )
+
+
+def tokens_of(text: str) -> list[str]:
+    """Return a text's words for BM25: lower case, function words out, plural and verb endings cut."""
+    return [_stem(word) for word in re.findall(r"\w+", text.lower()) if word not in FUNCTION_WORDS]
+
+
+def _unit_of_tokens(passage: Passage, starts_T: Ints) -> Ints:
+    """Return for each token of the passage's text the number of the unit that it stands in; -1 for the headings."""
+    bounds = [len(passage.prefix)]
+    for unit in passage.units:
+        bounds.append(bounds[-1] + len(unit.text) + 1)
+    return (np.searchsorted(np.array(bounds), starts_T, side="right") - 1).astype(np.int32)
+
+
+def _stem(word: str) -> str:
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            return word[: -len(ending)]
+    return word
+
+
+FUNCTION_WORDS = frozenset(
+    """
+    a about am an and any are as at be because been but by can could did do does doing for from get had has have how i
+    if in into is it its just me my no not of on or our out over so some such than that the their them then there these
+    they this those to too up very was we were what when where which while who why will with would you your
+    """.split()
+)

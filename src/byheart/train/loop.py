@@ -1,0 +1,286 @@
+"""The training loop, read top to bottom: one batch, its loss, one step; now and then the loss on unseen phrasing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+import torch
+
+from byheart.errors import TrainError
+from byheart.models import adapters
+from byheart.models.encoder import Encoder
+from byheart.progress import Notify, Progress
+from byheart.train.batches import Batch, Schedule
+from byheart.train.checkpoint import StepRecord, Tensors, TrainState
+from byheart.train.loss import batch_loss
+
+TASK = "training"
+WARM_UP = 0.1  # share of the steps over which the rate rises; then it falls to 0 (the usual schedule for BERT)
+WEIGHT_DECAY = 0.01  # Sentence-BERT, SimCSE
+CLIP_NORM = 1.0  # longest gradient that is followed: one odd batch must not undo many
+CHECKPOINT_EVERY_S = 60.0  # what a kill costs at most
+TIMED_STEPS = 3  # enough to tell how long the rest will take; the first one is slower and is not counted
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """How long and how fast to train."""
+
+    total_steps: int
+    learning_rate: float  # at its peak
+    validate_every: int  # steps
+    patience: int  # validations without a better loss
+    passage_tokens: int
+    seed: int
+
+
+def train(
+    *,
+    encoder: Encoder,
+    schedule: Schedule,
+    validation: Sequence[Batch],
+    recipe: Recipe,
+    state: TrainState | None,
+    save: Callable[[TrainState], None],
+    notify: Notify,
+) -> TrainState:
+    """Train the encoder, leave the best weights in it, and return the last state.
+
+    `state`: where an earlier run was stopped; `save` is called with the state at every validation, after
+    CHECKPOINT_EVERY_S, and when Ctrl-C ends the run. Raises TrainError where a loss is not a number.
+    """
+    weights = adapters.trainable(encoder)
+    optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    if state is None:
+        state = _untrained(weights, _validate(encoder, validation, recipe))
+    else:
+        _restore(weights, state.weights)
+        _restore_moments(optimizer, state.moments)
+    watch = _Watch(done_s=state.seconds, first_step=state.step)
+    with _interrupts_deferred() as interrupted:
+        while not why_it_ended(state, recipe):
+            rate = learning_rate_at(state.step, peak=recipe.learning_rate, total_steps=recipe.total_steps)
+            torch.manual_seed(random.Random(f"dropout {recipe.seed} {state.step}").getrandbits(63))
+            loss = _take_step(encoder, optimizer, schedule.batch(state.step), rate=rate, recipe=recipe)
+            _demand_number(loss, weights, state, recipe)
+            state.step += 1
+            is_due = state.step % recipe.validate_every == 0 or state.step == recipe.total_steps
+            unseen = _validate(encoder, validation, recipe) if is_due else None
+            _demand_number(unseen.loss if unseen else 0.0, weights, state, recipe)
+            state.seconds = watch.seconds()
+            state.history.append(_record(state, loss, unseen, rate, schedule.steps_per_epoch))
+            if is_due:
+                _keep_if_best(state, weights, unseen)
+            is_last = interrupted()  # asked once: a Ctrl-C from here on ends the next step
+            if is_due or is_last or watch.checkpoint_is_due():
+                state.weights, state.moments = _copied(weights), _moments(optimizer)
+                save(state)
+                watch.saved()
+            notify(Progress(TASK, state.step, recipe.total_steps, describe_losses(state.history)))
+            if estimate := watch.estimate(state.step, recipe.total_steps):
+                notify(Progress(TASK, message=estimate))
+            if is_last:
+                raise KeyboardInterrupt
+    _restore(weights, state.best_weights)
+    return state
+
+
+def why_it_ended(state: TrainState, recipe: Recipe) -> str:
+    """Return why there is no next step; "" where there is one."""
+    if state.step >= recipe.total_steps:
+        return f"all {recipe.total_steps} steps are done"
+    if state.validations_since_best >= recipe.patience:
+        return (
+            f"stopped early at step {state.step} of {recipe.total_steps}: the loss on unseen phrasing has not fallen "
+            f"in {recipe.patience} validations (train.patience)"
+        )
+    return ""
+
+
+def learning_rate_at(step: int, *, peak: float, total_steps: int) -> float:
+    """Return the learning rate of a step, counted from 0: a linear rise, then a linear fall that ends above 0."""
+    warm_up = max(1, round(total_steps * WARM_UP))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * (total_steps - step) / max(1, total_steps - warm_up)
+
+
+def describe_losses(history: Sequence[StepRecord]) -> str:
+    """Return the newest losses: "loss 0.41, unseen phrasing 0.52"."""
+    recent = [record.train_loss for record in history[-10:] if record.train_loss is not None]
+    unseen = [record.unseen_loss for record in history if record.unseen_loss is not None]
+    said = [f"loss {sum(recent) / len(recent):.2f}"] if recent else []
+    return ", ".join([*said, f"unseen phrasing {unseen[-1]:.2f}"] if unseen else said)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Unseen:
+    """A validation: loss, and the share of questions whose passage came first in its batch."""
+
+    loss: float
+    accuracy: float
+
+
+class _Watch:
+    """What the clock decides: when to save, and what to say about the time that is left."""
+
+    def __init__(self, *, done_s: float, first_step: int) -> None:
+        """`done_s`: seconds that earlier runs spent; `first_step`: steps that they did."""
+        self._started = time.monotonic() - done_s
+        self._saved = time.monotonic()
+        self._first_step = first_step
+        self._second_step_at = 0.0
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+    def checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self._saved >= CHECKPOINT_EVERY_S
+
+    def estimate(self, step: int, total_steps: int) -> str:
+        """Return how long it will take, once, when TIMED_STEPS are done; else ""."""
+        done = step - self._first_step
+        if done == 1:
+            self._second_step_at = time.monotonic()
+        if done != TIMED_STEPS + 1:
+            return ""
+        each_s = (time.monotonic() - self._second_step_at) / TIMED_STEPS
+        left = total_steps - step
+        return f"{left} more steps of {each_s:.2g} s: about {left * each_s / 60:.1f} minutes, and validations"
+
+
+def _take_step(
+    encoder: Encoder, optimizer: torch.optim.Optimizer, batch: Batch, *, rate: float, recipe: Recipe
+) -> float:
+    """Take one step down the batch's slope and return its loss; one that is not a number moves nothing."""
+    encoder.model.train()
+    loss = batch_loss(encoder, batch, passage_tokens=recipe.passage_tokens).loss
+    value = loss.item()
+    if math.isfinite(value):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP_NORM)
+        optimizer.step()
+    return value
+
+
+def _validate(encoder: Encoder, batches: Sequence[Batch], recipe: Recipe) -> _Unseen | None:
+    """Return the loss on unseen phrasing, a mean over its questions; None where there are none."""
+    if not batches:
+        return None
+    encoder.model.eval()
+    loss = right = 0.0
+    with torch.inference_mode():
+        for batch in batches:
+            scored = batch_loss(encoder, batch, passage_tokens=recipe.passage_tokens)
+            loss += scored.loss.item() * len(batch.questions)
+            right += scored.accuracy * len(batch.questions)
+    questions = sum(len(batch.questions) for batch in batches)
+    return _Unseen(loss / questions, right / questions)
+
+
+def _untrained(weights: dict[str, torch.nn.Parameter], unseen: _Unseen | None) -> TrainState:
+    """Return the state before the first step: the untrained model is the best one so far."""
+    start = _copied(weights)
+    state = TrainState(
+        step=0, weights=start, moments={}, best_weights=start, best_step=0, best_loss=unseen.loss if unseen else None,
+        validations_since_best=0, seconds=0.0, history=[],
+    )  # fmt: skip
+    if unseen:
+        state.history.append(_record(state, None, unseen, 0.0, 1))
+    return state
+
+
+def _record(
+    state: TrainState, loss: float | None, unseen: _Unseen | None, rate: float, steps_per_epoch: int
+) -> StepRecord:
+    return StepRecord(
+        step=state.step,
+        epoch=round(state.step / steps_per_epoch, 3),
+        train_loss=loss,
+        unseen_loss=unseen.loss if unseen else None,
+        unseen_accuracy=unseen.accuracy if unseen else None,
+        learning_rate=rate,
+        seconds=round(state.seconds, 2),
+    )
+
+
+def _keep_if_best(state: TrainState, weights: dict[str, torch.nn.Parameter], unseen: _Unseen | None) -> None:
+    """Keep the weights where they do better on unseen phrasing than any before; without validation, the last ones."""
+    if unseen is None or state.best_loss is None or unseen.loss < state.best_loss:
+        state.best_weights, state.best_step = _copied(weights), state.step
+        state.best_loss = unseen.loss if unseen else None
+        state.validations_since_best = 0
+    else:
+        state.validations_since_best += 1
+
+
+def _demand_number(loss: float, weights: dict[str, torch.nn.Parameter], state: TrainState, recipe: Recipe) -> None:
+    """Raise TrainError, with the best weights back in their place, where a loss is infinite or not a number."""
+    if math.isfinite(loss):
+        return
+    _restore(weights, state.best_weights)
+    raise TrainError(
+        f"The loss is {loss} at step {state.step} of {recipe.total_steps}, with a learning rate of up to "
+        f"{recipe.learning_rate:g}: training has diverged. Set train.learning_rate lower (a tenth: "
+        f"{recipe.learning_rate / 10:g}), or train.precision to fp32 if it is bf16."
+    )
+
+
+def _copied(weights: dict[str, torch.nn.Parameter]) -> Tensors:
+    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+
+
+def _restore(weights: dict[str, torch.nn.Parameter], saved: Tensors) -> None:
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(saved[name])
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
+    return {
+        f"{number}/{name}": tensor.detach().cpu().clone()
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, tensor in values.items()
+    }
+
+
+def _restore_moments(optimizer: torch.optim.Optimizer, moments: Tensors) -> None:
+    values: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in moments.items():
+        number, _, name = key.partition("/")
+        values.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back until the step at hand is whole; a second one ends at once. Yields: was there one?"""
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+        yield lambda: False  # signals reach the main thread alone; a background job was told to ignore them
+        return
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,114 @@
+"""How long and how fast to train: what the config leaves open is chosen here, each choice with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byheart.train.batches import Batch, Example
+from byheart.train.loop import Recipe
+
+LORA_RATE = 1e-4
+FULL_RATE = LORA_RATE / 10  # LoRA's best rate is about ten times full fine-tuning's ("LoRA Without Regret", 2025)
+BATCH_SIZE = 64  # questions: 16 sections, so 15 passages to tell each question's own from
+ENOUGH_STEPS = 400  # a small manual's losses no longer move after that
+# Seven minutes of the 15 that `byheart run` may take for 212 pages, at the 3,000 tokens a second that two cores train.
+TOKEN_BUDGET = 7 * 60 * 3000
+LEAST_STEPS_BETWEEN_VALIDATIONS = 25  # a validation costs two to three steps: a tenth of the time at most
+VALIDATION_QUESTIONS = 512
+NEIGHBOURS = 12
+_ROWS_AT_ONCE = 512  # of the similarity matrix: 40 MB for 20,000 sections
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chosen:
+    """The recipe, and under a setting's name "value: reason" for what the config left open."""
+
+    recipe: Recipe
+    reasons: dict[str, str]
+
+
+def choose_recipe(
+    *,
+    is_full: bool,
+    learning_rate: float | None,
+    epochs: float | None,
+    steps_per_epoch: int,
+    tokens_per_step: int,
+    validations_per_epoch: int,
+    patience: int,
+    passage_tokens: int,
+    seed: int,
+) -> Chosen:
+    """Return how to train. The choices depend on the data alone: every machine trains as many steps."""
+    reasons = {}
+    if learning_rate is None:
+        learning_rate = FULL_RATE if is_full else LORA_RATE
+        why = "a tenth of LoRA's, for all weights" if is_full else "the usual rate for LoRA"
+        reasons["train.learning_rate"] = f"{learning_rate:g}: {why}"
+    if epochs is None:
+        affordable = TOKEN_BUDGET // tokens_per_step
+        epochs = max(1.0, min(ENOUGH_STEPS, affordable) / steps_per_epoch)
+        if epochs == 1.0:
+            why = "every section once; more would take over seven minutes on two cores"
+        elif affordable < ENOUGH_STEPS:
+            why = f"what two cores train in seven minutes, at {tokens_per_step:,} tokens a step"
+        else:
+            why = f"{ENOUGH_STEPS} steps, after which a manual of this size is learned"
+        reasons["train.epochs"] = f"{epochs:.3g}: {why}"
+    wanted = steps_per_epoch // validations_per_epoch
+    validate_every = max(LEAST_STEPS_BETWEEN_VALIDATIONS, wanted)
+    if wanted < validate_every:
+        reasons["validations"] = f"every {validate_every} steps: more often they would take over a tenth of the time"
+    recipe = Recipe(
+        total_steps=max(1, round(epochs * steps_per_epoch)),
+        learning_rate=learning_rate,
+        validate_every=validate_every,
+        patience=patience,
+        passage_tokens=passage_tokens,
+        seed=seed,
+    )
+    return Chosen(recipe, reasons)
+
+
+def nearest(vectors_N_D: NDArray[np.float32], *, count: int = NEIGHBOURS) -> list[list[int]]:
+    """Return for each vector (of length 1) the positions of its nearest others, nearest first."""
+    total = len(vectors_N_D)
+    count = min(count, total - 1)
+    found: list[list[int]] = []
+    for start in range(0, total, _ROWS_AT_ONCE):
+        cosines_R_N = vectors_N_D[start : start + _ROWS_AT_ONCE] @ vectors_N_D.T
+        for row, cosines_N in enumerate(cosines_R_N):
+            cosines_N[start + row] = -math.inf  # not its own neighbour
+            top = np.argpartition(-cosines_N, max(0, count - 1))[:count]
+            found.append([int(position) for position in sorted(top, key=lambda i: (-cosines_N[i], i))])
+    return found
+
+
+def examples_of(
+    pairs: Sequence[tuple[str, str, tuple[str, ...]]],
+    *,
+    passages: dict[str, list[tuple[str, frozenset[str]]]],
+    section_numbers: dict[str, int],
+) -> list[Example]:
+    """Return the examples of pairs (section id, question, fact ids) whose section has a passage.
+
+    `passages`: for each section id its passages, text and ids of the facts in it. A question belongs to the passage
+    that states the most of its facts, the first such one.
+    """
+    examples = []
+    for section_id, question, fact_ids in pairs:
+        if section_id in passages:
+            text, _ = max(passages[section_id], key=lambda passage: len(passage[1].intersection(fact_ids)))
+            examples.append(Example(question, fact_ids, section_numbers[section_id], text))
+    return examples
+
+
+def texts_of(batches: Sequence[Batch]) -> tuple[list[str], list[str]]:
+    """Return all questions and all passages of batches."""
+    questions = [question for batch in batches for question in batch.questions]
+    return questions, [passage for batch in batches for passage in batch.passages]
