@@ -4,15 +4,25 @@ import collections
 import random
 import re
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import pytest
 import yaml
 
+from byheart.synthesize import offline_outside
 from byheart.synthesize.filters import outside_fault
 from byheart.synthesize.offline_outside import bank_entries, foreign_entries, inside_questions, outside_questions
 
 MANUAL = "Open the dashboard and add a project. Rename the folder in its menu. Members see the version history."
 PHRASES = ("rename a folder", "dashboards", "version history", "members and their rights in a project")
+
+
+SECOND = "outside-bank-2.yaml"
+
+
+def prompts() -> Traversable:
+    return resources.files("byheart.synthesize").joinpath("prompts")
 
 
 def asked(manual: str = MANUAL, phrases: tuple[str, ...] = PHRASES, count: int = 200, seed: int = 1) -> list[str]:
@@ -38,10 +48,47 @@ def test_no_question_stands_twice_in_the_bank() -> None:
     entries = bank_entries()
     spoken = [" ".join(re.findall(r"[\w{}]+", entry.text.casefold())) for entry in entries]
     assert [text for text, count in collections.Counter(spoken).items() if count > 1] == []
-    # YAML keeps the last of two equal keys without a word: the file's own lines must be as many.
-    file = resources.files("byheart.synthesize").joinpath("prompts", "outside-bank.yaml").read_text(encoding="utf-8")
-    lines = re.findall(r'^    ".+": ".*"$', file, re.MULTILINE)
-    assert len(lines) == sum(entry.kind != "false-premise" for entry in entries)
+    # YAML keeps the last of two equal keys without a word, and the loader the first of two alike: the files' own lines
+    # must be as many.
+    files = [prompts().joinpath(name).read_text(encoding="utf-8") for name in ("outside-bank.yaml", SECOND)]
+    lines = re.findall(r'^    ".+": ".*"$', "\n".join(files), re.MULTILINE)
+    assert len(lines) == sum(not entry.made for entry in entries)
+
+
+def test_the_second_bank_is_loaded_with_the_first() -> None:
+    second = yaml.safe_load(prompts().joinpath(SECOND).read_text(encoding="utf-8"))
+    sizes = {kind: sum(map(len, groups.values())) for kind, groups in second.items()}
+    assert sizes["off-topic"] >= 250
+    assert sizes["unanswerable"] >= 300
+    assert sizes["false-premise"] >= 250
+    loaded = {(entry.kind, entry.group, entry.text) for entry in bank_entries()}
+    own = {(kind, group, text) for kind, groups in second.items() for group, texts in groups.items() for text in texts}
+    assert own <= loaded
+
+
+def test_false_premises_written_in_full_are_taken_before_those_made_of_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline_outside, "_in_a_voice", lambda question, rng: question)
+    written = {entry.text for entry in foreign_entries(MANUAL) if entry.kind == "false-premise" and not entry.made}
+    few = outside_questions(MANUAL, ("{amount}",), count=100, rng=random.Random(1))
+    premises = {re.sub(r"\b(12|25|40|80|150|300|1000)\b", "{amount}", text) for kind, text in few if kind[0] == "f"}
+    known = {re.sub(r"\b(12|25|40|80|150|300|1000)\b", "{amount}", text) for text in written}
+    assert len(premises) == 40
+    assert premises <= known
+    many = outside_questions(MANUAL, PHRASES, count=2000, rng=random.Random(1))
+    texts = [text for kind, text in many if kind == "false-premise"]
+    assert sum(text in written for text in texts) > 0.9 * len(written)
+    assert len(texts) > 2 * len(written)
+
+
+def test_every_bank_of_inside_questions_is_merged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "inside-bank.yaml").write_text('chat:\n  - "mark as unread"\n', encoding="utf-8")
+    assert inside_questions.__wrapped__() == ("mark as unread",)
+    (folder / "inside-bank-2.yaml").write_text('mail:\n  - "Mark as unread?"\n  - "rename it"\n', encoding="utf-8")
+    (folder / "outside-bank.yaml").write_text('chat:\n  - "hi"\n', encoding="utf-8")
+    assert sorted(map(str.casefold, inside_questions.__wrapped__())) == ["mark as unread", "rename it"]
 
 
 def test_every_false_premise_says_what_makes_it_foreign() -> None:

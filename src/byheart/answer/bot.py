@@ -59,9 +59,8 @@ class ManualAnswerer:
         matches = self._index.search(asked, encoded)
         if self._calibration is None:
             return self._answered(matches, 1.0)
-        topic = self._calibration.topic(confidence.question_vector(encoded))
-        features = confidence.features_of(asked, encoded, matches, self._index, topic)
-        probability = self._calibration.probability(features)
+        evidence = confidence.evidence_of(asked, matches, self._index)
+        probability = self._calibration.probability(confidence.question_vector(encoded), evidence)
         if probability < self._calibration.threshold:
             return declined(matches, probability, max_citations=self._max_citations)
         return self._answered(matches, probability)

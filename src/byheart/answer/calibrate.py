@@ -1,4 +1,4 @@
-"""Fitting the decision to decline, on the questions that synthesis made from the manual."""
+"""Fitting the decision to decline, on questions that synthesis made and on ones that customers typically ask."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from byheart.answer import confidence
-from byheart.answer.confidence import Calibration
+from byheart.answer.confidence import Array, Calibration, Flags, Vectors
 from byheart.index.index import Index
 from byheart.models.encoder import DualEncoder, Encoded, Encoder
 
-MOST_QUESTIONS = 600  # of each kind: more cost time and move the threshold by less than its own error
+MOST_ANSWERED = 400  # questions of the manual: more cost time and move the threshold by less than its own error
 _FOLDS = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CalibrationQuestions:
-    """What the classifier learns from."""
+    """What the decision is fitted on."""
 
     answered: tuple[str, ...]  # the manual answers them; phrasings that were never trained on
     outside: tuple[str, ...]  # it does not
-    typical: tuple[str, ...]  # how customers ask about products of all kinds: for the topic alone
+    typical: tuple[str, ...]  # customers ask them of products of all kinds, and manuals answer them
 
 
 def calibrate(
@@ -35,46 +35,50 @@ def calibrate(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration | None:
-    """Return the fitted classifier; None where there are too few questions of one kind to fit anything."""
-    answered = _sample(questions.answered, seed)
-    outside = _sample(questions.outside, seed)
-    if min(len(answered), len(outside)) < 2 * _FOLDS or not index.passages:
+    """Return the fitted decision; None where there are too few questions of one kind to fit anything.
+
+    The threshold refuses the share `refuse_answerable` of the answered and the typical questions, each judged by a
+    classifier that has not seen it.
+    """
+    answered = list(questions.answered)
+    if len(answered) > MOST_ANSWERED:
+        answered = random.Random(seed).sample(answered, MOST_ANSWERED)
+    if min(len(answered), len(questions.outside)) < 2 * _FOLDS or not index.passages:
         return None
-    asked = [*answered, *outside, *questions.typical]
-    encoded: list[Encoded | None] = [None] * len(asked)
-    for position, vectors in encoder.encode(asked, max_tokens=64):
-        encoded[position] = vectors
-    known = [item for item in encoded if item is not None]
-    vectors_N_D = np.stack([confidence.question_vector(item) for item in known])
-    about_N = np.array([True] * len(answered) + [False] * len(outside) + [True] * len(questions.typical))
-    topic_N = _out_of_fold(vectors_N_D, about_N)
-    rows = []
-    scored = len(answered) + len(outside)
-    for position in range(scored):
-        matches = index.search(asked[position], known[position])
-        rows.append(confidence.features_of(asked[position], known[position], matches, index, float(topic_N[position])))
-        on_done(position + 1, scored)
-    weights = np.array([1 / len(answered)] * len(answered) + [1 / len(outside)] * len(outside))
-    return confidence.fit(
-        np.array(rows),
-        about_N[:scored],
-        weights * scored / 2,
-        topic=confidence.fit_topic(vectors_N_D, about_N),
-        refuse_answerable=refuse_answerable,
+    encoded = _encode([*answered, *questions.typical, *questions.outside], encoder)
+    vectors_N_D = np.stack([confidence.question_vector(item) for item in encoded])
+    inside = len(answered) + len(questions.typical)
+    about_N = np.arange(len(encoded)) < inside
+    evidence = []
+    for position, question in enumerate(answered):
+        matches = index.search(question, encoded[position])
+        evidence.append(confidence.evidence_of(question, matches, index))
+        on_done(position + 1, len(answered))
+    nearness = float(np.quantile([item.nearness for item in evidence], confidence.UNUSUAL))
+    unknown = float(np.quantile([item.unknown for item in evidence], 1 - confidence.UNUSUAL))
+    scores_N = _out_of_fold(vectors_N_D, about_N, seed)
+    scores_N[: len(answered)] -= [confidence.penalty(item, nearness=nearness, unknown=unknown) for item in evidence]
+    weights, bias = confidence.fit_topic(vectors_N_D, about_N)
+    return Calibration(
+        topic_weights=weights,
+        topic_bias=bias,
+        usual_nearness=nearness,
+        usual_unknown=unknown,
+        threshold=confidence.sigmoid(float(np.quantile(scores_N[:inside], refuse_answerable))),
+        refused_share=refuse_answerable,
     )
 
 
-def _sample(questions: Sequence[str], seed: int) -> list[str]:
-    if len(questions) <= MOST_QUESTIONS:
-        return list(questions)
-    return random.Random(seed).sample(list(questions), MOST_QUESTIONS)
+def _encode(texts: Sequence[str], encoder: Encoder | DualEncoder) -> list[Encoded]:
+    encoded = dict(encoder.encode(texts, max_tokens=64))
+    return [encoded[position] for position in range(len(texts))]
 
 
-def _out_of_fold(vectors_N_D: confidence.Vectors, about_N: confidence.Flags) -> confidence.Array:
-    """Return for each question what a classifier says that has not seen it: else the second stage would trust it."""
-    scores = np.zeros(len(about_N))
-    folds = np.arange(len(about_N)) % _FOLDS
+def _out_of_fold(vectors_N_D: Vectors, about_N: Flags, seed: int) -> Array:
+    """Return for each question the score of a classifier that has not seen it."""
+    scores_N = np.zeros(len(about_N))
+    folds_N = np.random.default_rng(seed).permutation(len(about_N)) % _FOLDS
     for fold in range(_FOLDS):
-        weights, bias = confidence.fit_topic(vectors_N_D[folds != fold], about_N[folds != fold])
-        scores[folds == fold] = vectors_N_D[folds == fold] @ np.array(weights) + bias
-    return scores
+        topic = confidence.fit_topic(vectors_N_D[folds_N != fold], about_N[folds_N != fold])
+        scores_N[folds_N == fold] = confidence.topic_scores(vectors_N_D[folds_N == fold], topic)
+    return scores_N

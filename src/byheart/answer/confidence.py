@@ -1,9 +1,10 @@
-"""Does the manual answer this question at all? A calibrated probability, from what the search found.
+"""Does the manual answer this question at all? A calibrated probability.
 
-The classifier is fitted for each manual, on questions made for it: those that it answers, in phrasings never trained
-on, and those that it does not. It works in two stages: the question's own vector says whether it sounds like one for
-a product manual at all (its topic); that and what the search found give the probability (logistic regression, Cox
-1958). The threshold is set so that a chosen share of the answerable questions is refused.
+What a question is about tells more than what the search finds: "what does a seat cost?" has near matches in any manual,
+and none answers it. So the decision rests on a classifier of the question's own vector (logistic regression), fitted on
+questions that the manual answers, on ones that manuals usually answer, and on ones that they do not. The search adds a
+penalty where even the best match is unusually far, or where words of weight occur nowhere in the manual. Classifiers
+on a dozen search scores were tried and refused most real questions (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -23,104 +24,71 @@ Array = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-FEATURES = (
-    "score", "dense", "best dense", "late", "unit", "lead", "weakest words", "weakest in five", "unknown words",
-    "unknown weight", "covered", "covered in three", "bm25", "length", "about the product",
-)  # fmt: skip
-_REGULARISATION = 0.1  # few features, thousands of questions: strong enough that correlated views share the weight
+# Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown. Tried on three manuals:
+# from 2 to 8 and 0 to 3 the share of right decisions moves by under two points (bench/bench_declining.py).
+FAR_PENALTY = 4.0
+UNKNOWN_PENALTY = 1.5
+UNUSUAL = 0.1  # share of answerable questions that count as unusually far, or unusual in their words
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Calibration:
-    """A fitted classifier. `threshold`: a lower probability declines."""
+    """A fitted decision. A probability below `threshold` declines."""
 
-    means: tuple[float, ...]
-    scales: tuple[float, ...]
-    weights: tuple[float, ...]
-    bias: float
-    threshold: float
-    topic_weights: tuple[float, ...]  # of the question's own vector: does it sound like one for this manual?
+    topic_weights: tuple[float, ...]  # of the question's vector
     topic_bias: float
-    refused_share: float  # of the answerable questions it was fitted on
+    usual_nearness: float  # cosine of the best match; lower ones are penalised
+    usual_unknown: float  # share of the words' weight that the manual does not know; higher ones are penalised
+    threshold: float
+    refused_share: float  # of the answerable questions that it was fitted on
 
-    def topic(self, vector_D: Vectors) -> float:
-        """Return how much a question sounds like one for a manual (log odds), from `question_vector`."""
-        return float(vector_D @ np.array(self.topic_weights)) + self.topic_bias
-
-    def probability(self, features: Sequence[float]) -> float:
-        """Return the probability that the manual answers."""
-        z = self.bias + sum(
-            weight * (value - mean) / scale
-            for weight, value, mean, scale in zip(self.weights, features, self.means, self.scales, strict=True)
-        )
-        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, z))))
+    def probability(self, question: Vectors, evidence: Evidence) -> float:
+        """Return the probability that the manual answers, for as many answerable questions as others."""
+        topic = float(question @ np.array(self.topic_weights)) + self.topic_bias
+        return sigmoid(topic - penalty(evidence, nearness=self.usual_nearness, unknown=self.usual_unknown))
 
 
-def features_of(question: str, encoded: Encoded, matches: Sequence[Match], index: Index, topic: float) -> list[float]:
-    """Return the values of FEATURES for a question and the passages found for it, the best first."""
-    best = matches[0]
-    words = set(tokens_of(question))
-    unknown = words - index.vocabulary
-    weights = {word: index.word_weight(word) for word in words}
-    total = sum(weights.values()) or 1.0
-    in_best = words & index.words_of(best.position)
-    in_three = set().union(*(words & index.words_of(match.position) for match in matches[:3]))
-    support = np.sort(np.array(best.token_support))
-    in_five = np.sort(np.max([match.token_support for match in matches[:5]], axis=0))
-    weakest = max(1, len(support) // 4)
-    return [
-        best.score,
-        best.dense,
-        max(match.dense for match in matches),
-        best.late,
-        max(match.unit for match in matches),
-        best.score - float(np.mean([match.score for match in matches[1:10]] or [best.score])),
-        float(support[:weakest].mean()),
-        float(in_five[:weakest].mean()),
-        len(unknown) / max(1, len(words)),
-        sum(weights[word] for word in unknown) / total,
-        sum(weights[word] for word in in_best) / total,
-        sum(weights[word] for word in in_three) / total,
-        max(match.bm25 for match in matches) / total,
-        math.log(1 + len(question.split())),
-        topic,
-    ]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the search says about whether there is an answer."""
+
+    nearness: float  # best cosine of a passage
+    unknown: float  # share of the question's words, by weight, that the manual never uses
+
+
+def evidence_of(question: str, matches: Sequence[Match], index: Index) -> Evidence:
+    """Return the evidence in the passages found for a question."""
+    weights = {word: index.word_weight(word) for word in tokens_of(question)}
+    unknown = sum(weight for word, weight in weights.items() if word not in index.vocabulary)
+    return Evidence(
+        nearness=max((match.dense for match in matches), default=0.0),
+        unknown=unknown / sum(weights.values()) if weights else 0.0,
+    )
+
+
+def penalty(evidence: Evidence, *, nearness: float, unknown: float) -> float:
+    """Return the log odds that unusual evidence costs; 0 for usual evidence."""
+    far = max(0.0, nearness - evidence.nearness)
+    return FAR_PENALTY * far + UNKNOWN_PENALTY * max(0.0, evidence.unknown - unknown)
 
 
 def question_vector(encoded: Encoded) -> Vectors:
     """Return the base model's vector of the question: the mean of its tokens, of length 1."""
-    mean = encoded.tokens_T_D.mean(axis=0)
+    mean = encoded.tokens_T_D.mean(axis=0) if len(encoded.tokens_T_D) else encoded.vector_D
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), dtype=np.float32)
 
 
 def fit_topic(vectors_N_D: Vectors, about_N: Flags) -> tuple[tuple[float, ...], float]:
-    """Return weights and bias of a classifier on the question's vector alone."""
+    """Return weights and bias of the classifier of question vectors; both classes weigh the same."""
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=500).fit(vectors_N_D, about_N)
     return tuple(model.coef_[0].tolist()), float(model.intercept_[0])
 
 
-def fit(
-    features_N_F: Array,
-    answered_N: Flags,
-    weights_N: Array,
-    *,
-    topic: tuple[tuple[float, ...], float],
-    refuse_answerable: float,
-) -> Calibration:
-    """Return the classifier; its threshold refuses that share of the answered questions."""
-    means = features_N_F.mean(axis=0)
-    scales = np.maximum(features_N_F.std(axis=0), 1e-6)
-    model = LogisticRegression(C=_REGULARISATION, max_iter=500)
-    model.fit((features_N_F - means) / scales, answered_N, sample_weight=weights_N)
-    fitted = Calibration(
-        means=tuple(means.tolist()),
-        scales=tuple(scales.tolist()),
-        weights=tuple(model.coef_[0].tolist()),
-        bias=float(model.intercept_[0]),
-        threshold=0.0,
-        topic_weights=topic[0],
-        topic_bias=topic[1],
-        refused_share=refuse_answerable,
-    )
-    held = [fitted.probability(row) for row in features_N_F[answered_N].tolist()]
-    return dataclasses.replace(fitted, threshold=float(np.quantile(held, refuse_answerable)))
+def topic_scores(vectors_N_D: Vectors, topic: tuple[tuple[float, ...], float]) -> Array:
+    """Return the log odds that the questions are ones for a manual."""
+    return np.asarray(vectors_N_D @ np.array(topic[0]) + topic[1], dtype=np.float64)
+
+
+def sigmoid(log_odds: float) -> float:
+    """Return the probability of log odds."""
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, log_odds))))

@@ -55,5 +55,5 @@ class LexicalAnswerer:
             passage = self._index.passages[position]
             shared = tuple(float(len(words & set(tokens_of(unit.text)))) for unit in passage.units)
             score = float(relative_P[position])
-            matches.append(Match(passage, position, score, score, 0.0, 0.0, float(scores_P[position]), shared, ()))
+            matches.append(Match(passage, position, score, score, 0.0, 0.0, float(scores_P[position]), shared))
         return matches

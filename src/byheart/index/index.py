@@ -50,7 +50,6 @@ class Match:
     late: float
     bm25: float  # raw
     unit_scores: tuple[float, ...]  # one for each of the passage's units
-    token_support: tuple[float, ...]  # for each token of the question, its best counterpart in the passage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,23 +77,15 @@ class Index:
         return frozenset(self._document_frequency)
 
     @functools.cached_property
-    def _passage_words(self) -> tuple[frozenset[str], ...]:
-        return tuple(frozenset(tokens_of(passage.text)) for passage in self.passages)
-
-    @functools.cached_property
     def _document_frequency(self) -> collections.Counter[str]:
-        return collections.Counter(word for words in self._passage_words for word in words)
-
-    def words_of(self, position: int) -> frozenset[str]:
-        """Return the stems of a passage's words."""
-        return self._passage_words[position]
+        return collections.Counter(word for passage in self.passages for word in set(tokens_of(passage.text)))
 
     def word_weight(self, word: str) -> float:
         """Return the inverse document frequency of a stem."""
         return math.log(1 + len(self.passages) / (self._document_frequency[word] + 0.5))
 
-    def search(self, question: str, encoded: Encoded, *, exclude_section: str = "") -> list[Match]:
-        """Return the best passages first. `exclude_section`: as if the manual did not have it."""
+    def search(self, question: str, encoded: Encoded) -> list[Match]:
+        """Return the best passages first."""
         if not self.passages:
             return []
         dense_P = self.vectors_P_D @ encoded.vector_D
@@ -105,16 +96,7 @@ class Index:
         early_P = WEIGHT_DENSE * dense_P + WEIGHT_UNIT * unit_P + WEIGHT_BM25 * lexical_P
         best = np.argsort(-early_P, kind="stable")[: CANDIDATES + 8]
         lexical_best = np.argsort(-bm25_P, kind="stable")[: CANDIDATES // 8]
-        positions = np.array(
-            [
-                position
-                for position in dict.fromkeys([*best.tolist(), *lexical_best.tolist()])
-                if self.passages[position].section_id != exclude_section
-            ],
-            dtype=np.int64,
-        )
-        if not len(positions):
-            return []
+        positions = np.array(list(dict.fromkeys([*best.tolist(), *lexical_best.tolist()])), dtype=np.int64)
         support_Q_C = self._token_support(positions, encoded)
         late_C = support_Q_C.mean(axis=0)
         links_C = np.array([self.passages[position].is_link_list for position in positions], dtype=np.float32)
@@ -132,7 +114,6 @@ class Index:
                     late=float(late_C[candidate]),
                     bm25=float(bm25_P[position]),
                     unit_scores=self._unit_scores(position, encoded, unit_scores_U) if rank < UNITS_SCORED else (),
-                    token_support=tuple(support_Q_C[:, candidate].tolist()),
                 )
             )
         return matches

@@ -28,6 +28,7 @@ from byheart.models.precision import choose_precision
 from byheart.store import file_digest
 
 MAX_TOKENS = 256  # all-MiniLM-L6-v2 was trained on no longer texts
+_FEW_TOKENS = 128
 _TOKENS_PER_BATCH = 4096  # enough to fill the cores, little enough to stay under 200 MB
 
 Vectors = NDArray[np.float32]
@@ -64,7 +65,9 @@ class Encoder:
             return_special_tokens_mask=True,
         ).to(self.device)  # fmt: skip
         special = batch.pop("special_tokens_mask")
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        # Autocast turns every weight into bf16 anew in each call: one question is through in fp32 before that is done.
+        worth_it = self.precision != torch.float32 and batch["input_ids"].numel() > _FEW_TOKENS
+        with torch.autocast(self.device.type, self.precision, enabled=worth_it):
             hidden_B_T_D = self.model(**batch).last_hidden_state.float()
         mask_B_T = batch["attention_mask"]
         weights = mask_B_T.unsqueeze(-1).float()

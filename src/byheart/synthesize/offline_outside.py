@@ -1,8 +1,8 @@
 """Questions that the manual does not answer, of the three kinds that customers ask.
 
 Off topic (small talk, other products), unanswerable (near the product, but no matter for its manual: prices, dates,
-people), and false premise (a feature that does not exist). The questions come from prompts/outside-bank.yaml; one is
-kept only if the words that make it foreign occur nowhere in the manual.
+people), and false premise (a feature that does not exist). The questions come from prompts/outside-bank.yaml and
+prompts/outside-bank-2.yaml; one is kept only if the words that make it foreign occur nowhere in the manual.
 """
 
 from __future__ import annotations
@@ -37,26 +37,34 @@ class BankEntry:
     group: str  # the theme; what a cross-validation holds out as a whole
     text: str
     foreign: tuple[str, ...]  # terms of one or more words; none: foreign to every manual
+    made: bool = False  # a false premise put together from a form and a name; the written ones go before it
 
 
 @functools.cache
 def bank_entries() -> tuple[BankEntry, ...]:
     """Return the whole bank; in false premises the foreign thing is filled in, the manual's own slots are open."""
-    bank = _bank()
-    plain: tuple[OutsideKind, ...] = ("off-topic", "unanswerable")
+    bank, more = _bank(), _read("outside-bank-2.yaml")
+    written: tuple[tuple[OutsideKind, Mapping[str, Any]], ...] = (
+        ("off-topic", bank["off-topic"]),
+        ("off-topic", more["off-topic"]),
+        ("unanswerable", bank["unanswerable"]),
+        ("unanswerable", more["unanswerable"]),
+        ("false-premise", more["false-premise"]),
+    )
     entries = [
         BankEntry(kind, group, text, _terms(words))
-        for kind in plain
-        for group, questions in bank[kind].items()
+        for kind, groups in written
+        for group, questions in groups.items()
         for text, words in questions.items()
     ]
     for family, content in bank["false-premise"].items():
         for group, name, words in _names(family, content["names"]):
             slot = "{" + content["slot"] + "}"
             entries += [
-                BankEntry("false-premise", group, form.replace(slot, name), _terms(words)) for form in content["forms"]
+                BankEntry("false-premise", group, form.replace(slot, name), _terms(words), made=True)
+                for form in content["forms"]
             ]
-    return tuple(entries)
+    return tuple({_key(entry.text): entry for entry in reversed(entries)}.values())[::-1]  # of two alike, the first
 
 
 def outside_questions(manual: str, phrases: Sequence[str], *, count: int, rng: random.Random) -> list[tuple[str, str]]:
@@ -77,7 +85,7 @@ def outside_questions(manual: str, phrases: Sequence[str], *, count: int, rng: r
     }
     for kind, total in up_to.items():
         mine = [entry for entry in entries if entry.kind == kind]
-        spoken = (_in_a_voice(_filled(entry.text, fills, rng), rng) for entry in _spread(mine, rng))
+        spoken = (_in_a_voice(_filled(entry.text, fills, rng), rng) for entry in _preferred(mine, rng))
         made += [(kind, question) for question in itertools.islice(_unseen(spoken, seen), total - len(made))]
     rng.shuffle(made)
     return made
@@ -103,7 +111,14 @@ def foreign_entries(manual: str) -> list[BankEntry]:
 @functools.cache
 def inside_questions() -> tuple[str, ...]:
     """Return questions as customers ask them about products of all kinds, which a manual usually answers."""
-    return tuple(question for questions in _read("inside-bank.yaml").values() for question in questions)
+    folder = resources.files(__package__).joinpath("prompts")
+    banks = [file.name for file in folder.iterdir() if re.fullmatch(r"inside-bank.*\.yaml", file.name)]
+    kept: dict[str, str] = {}
+    for bank in sorted(banks, key=lambda name: name.removesuffix(".yaml")):  # inside-bank before inside-bank-2
+        for questions in _read(bank).values():
+            for question in questions:
+                kept.setdefault(_key(question), question)
+    return tuple(kept.values())
 
 
 @functools.cache
@@ -144,16 +159,29 @@ def _numbers(word: str) -> set[str]:
     return forms
 
 
-def _spread(entries: Iterable[BankEntry], rng: random.Random) -> Iterator[BankEntry]:
-    """Yield the entries, one of each group by turns, a few times over, each time in another order."""
+def _preferred(entries: Sequence[BankEntry], rng: random.Random) -> Iterator[BankEntry]:
+    """Yield what is written out in full once, before what is made of forms and names; then all in other orders."""
+    if any(entry.made for entry in entries):
+        yield from _spread((entry for entry in entries if not entry.made), rng, passes=1)
+        yield from _spread((entry for entry in entries if entry.made), rng, passes=1)
+    yield from _spread(entries, rng, passes=_PASSES)
+
+
+def _spread(entries: Iterable[BankEntry], rng: random.Random, *, passes: int) -> Iterator[BankEntry]:
+    """Yield the entries, one of each group by turns, as many times over as told, each time in another order."""
     groups: dict[str, list[BankEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.group, []).append(entry)
-    for _ in range(_PASSES):
+    for _ in range(passes):
         decks = [rng.sample(group, len(group)) for group in groups.values()]
         rng.shuffle(decks)
         for turn in itertools.zip_longest(*decks):
             yield from (entry for entry in turn if entry is not None)
+
+
+def _key(question: str) -> str:
+    """Return what two questions share that differ only in case, spaces and punctuation."""
+    return " ".join(re.findall(r"[\w{}]+", question.casefold()))
 
 
 def _unseen(questions: Iterable[str], seen: set[str]) -> Iterator[str]:

@@ -164,7 +164,7 @@ def _take_step(
     encoder: Encoder, optimizer: torch.optim.Optimizer, batch: Batch, *, rate: float, recipe: Recipe
 ) -> float:
     """Take one step down the batch's slope and return its loss; one that is not a number moves nothing."""
-    encoder.model.train()
+    adapters.train_mode(encoder)
     loss = batch_loss(encoder, batch, passage_tokens=recipe.passage_tokens).loss
     value = loss.item()
     if math.isfinite(value):

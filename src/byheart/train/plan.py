@@ -15,9 +15,10 @@ from byheart.train.loop import Recipe
 LORA_RATE = 1e-4
 FULL_RATE = LORA_RATE / 10  # LoRA's best rate is about ten times full fine-tuning's ("LoRA Without Regret", 2025)
 BATCH_SIZE = 64  # questions: 16 sections, so 15 passages to tell each question's own from
-ENOUGH_STEPS = 400  # a small manual's losses no longer move after that
-# Seven minutes of the 15 that `byheart run` may take for 212 pages, at the 3,000 tokens a second that two cores train.
-TOKEN_BUDGET = 7 * 60 * 3000
+MOST_EPOCHS = 4  # over the sections, each time with other questions
+ENOUGH_STEPS = 200  # on a manual of 1,100 sections, 300 steps answered no more than 150 (docs/experiments.md)
+# Seven minutes of the 15 that `byheart run` may take for 212 pages, at the 1,800 tokens a second that two cores train.
+TOKEN_BUDGET = 7 * 60 * 1800
 LEAST_STEPS_BETWEEN_VALIDATIONS = 25  # a validation costs two to three steps: a tenth of the time at most
 VALIDATION_QUESTIONS = 512
 NEIGHBOURS = 12
@@ -52,13 +53,15 @@ def choose_recipe(
         reasons["train.learning_rate"] = f"{learning_rate:g}: {why}"
     if epochs is None:
         affordable = TOKEN_BUDGET // tokens_per_step
-        epochs = max(1.0, min(ENOUGH_STEPS, affordable) / steps_per_epoch)
-        if epochs == 1.0:
+        epochs = min(MOST_EPOCHS, max(1.0, min(ENOUGH_STEPS, affordable) / steps_per_epoch))
+        if epochs == MOST_EPOCHS:
+            why = "by then every section was asked about in 16 ways"
+        elif epochs == 1.0:
             why = "every section once; more would take over seven minutes on two cores"
         elif affordable < ENOUGH_STEPS:
             why = f"what two cores train in seven minutes, at {tokens_per_step:,} tokens a step"
         else:
-            why = f"{ENOUGH_STEPS} steps, after which a manual of this size is learned"
+            why = f"{ENOUGH_STEPS} steps; more bring no more right answers"
         reasons["train.epochs"] = f"{epochs:.3g}: {why}"
     wanted = steps_per_epoch // validations_per_epoch
     validate_every = max(LEAST_STEPS_BETWEEN_VALIDATIONS, wanted)

@@ -16,7 +16,7 @@ from byheart.config import Config, Project
 from byheart.errors import TrainError
 from byheart.index.passages import make_passages
 from byheart.models import adapters
-from byheart.models.encoder import MAX_TOKENS, Encoder, load_encoder
+from byheart.models.encoder import Encoder, load_encoder
 from byheart.models.precision import choose_precision
 from byheart.progress import Notify, Progress, StageResult
 from byheart.records import Fact, Pair, Section
@@ -193,7 +193,7 @@ def _recipe(config: Config, schedule: batches.Schedule, encoder: Encoder) -> pla
     questions, passages = plan.texts_of(first)
     lengths = [
         len(ids)
-        for texts, most in ((questions, loss.QUESTION_TOKENS), (passages, MAX_TOKENS))
+        for texts, most in ((questions, loss.QUESTION_TOKENS), (passages, loss.PASSAGE_TOKENS))
         for ids in encoder.tokenizer(texts, truncation=True, max_length=most)["input_ids"]
     ]
     return plan.choose_recipe(
@@ -204,7 +204,7 @@ def _recipe(config: Config, schedule: batches.Schedule, encoder: Encoder) -> pla
         tokens_per_step=max(1, sum(lengths) // len(first)),
         validations_per_epoch=config.train.validations_per_epoch,
         patience=config.train.patience,
-        passage_tokens=MAX_TOKENS,
+        passage_tokens=loss.PASSAGE_TOKENS,
         seed=config.train.seed,
     )
 
