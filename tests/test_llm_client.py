@@ -19,7 +19,7 @@ import pytest
 
 import fake_llm_server as fake
 from byheart.errors import TeacherError
-from byheart.llm import Call, CallCache, Failed, FakeChatModel, Message, OpenAIChatModel, Timing, is_local, read_answer
+from byheart.llm import Call, CallCache, Failed, Message, OpenAIChatModel, Timing
 from byheart.progress import Progress
 
 KEY = "sk-test-0123456789"
@@ -339,56 +339,9 @@ def test_no_more_calls_are_in_flight_than_allowed(server: fake.Server, cache: Ca
     assert most == 3
 
 
-def test_a_damaged_cache_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "calls.sqlite"
-    path.write_bytes(b"not a database" * 100)
-    with pytest.raises(TeacherError, match=r"calls\.sqlite.*move it away"):
-        CallCache(path)
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        '{"colour": "red"}',
-        'Sure {really}: {"colour": "red", "more": 1} and {"colour": "blue"}',
-        '<think>maybe {"colour": "blue"}</think>{"colour": "red"}',
-        '```json\n{"colour": "red"}\n```',
-    ],
-)
-def test_the_json_is_found_among_talk(reply: str) -> None:
-    assert read_answer(reply, Colour) == Colour(colour="red")
-
-
-@pytest.mark.parametrize("reply", ["", "[]", "{" * 5000, '{"a":' * 5000, '{"colour": "re', '{"colour": "\\ud800"}'])
-def test_a_reply_without_usable_json_is_a_failure_and_no_crash(reply: str) -> None:
-    assert isinstance(read_answer(reply, Colour), Failed)
-
-
 def test_half_a_surrogate_pair_from_the_server_can_be_kept(server: fake.Server, cache: CallCache, clock: Clock) -> None:
     server.script.append(fake.says('{"colour": "re\ud800d"}'))
     assert ask(model(server.base_url, cache, clock), "red") == [Colour(colour="re?d")]
-
-
-@pytest.mark.parametrize(
-    ("address", "local"),
-    [
-        ("http://127.0.0.1:8000/v1", True),
-        ("http://localhost:11434/v1", True),
-        ("http://[::1]:8000/v1", True),
-        ("http://192.168.1.7/v1", True),
-        ("http://gpu-box:8000/v1", True),
-        ("https://api.openai.com/v1", False),
-        ("https://8.8.8.8/v1", False),
-    ],
-)
-def test_servers_nearby_are_told_from_the_world(address: str, local: bool) -> None:
-    assert is_local(address) is local
-
-
-def test_the_fake_reads_replies_as_the_client_does() -> None:
-    teacher = FakeChatModel(lambda call: json.dumps({"colour": call.messages[0].content}))
-    assert asyncio.run(teacher.ask(call("red"), Colour)) == Colour(colour="red")
-    assert teacher.calls == [call("red")]
 
 
 PROGRAM = """

@@ -11,7 +11,7 @@ import fake_llm_server as fake
 from byheart.config import Config, Project
 from byheart.errors import MissingInputError, TeacherError
 from byheart.progress import Progress
-from byheart.records import Coverage, Document, Fact, Pair, Rejected, Section
+from byheart.records import Coverage, Document, Fact, Pair, Rejected, Section, TypicalQuestion
 from byheart.store import RunFolder
 from byheart.synthesize import stage
 from byheart.synthesize.curate import ANSWERED, CONTRADICTORY, REPEATED, curated, level_counts
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def project(base_url: str, **changes: Any) -> Project:
-    settings = {"teacher": "openai", "base_url": base_url, "questions_per_section": 8, "outside_questions": 10}
+    settings = {"teacher": "openai", "base_url": base_url, "questions_per_section": 8, "outside_questions": 40}
     return Project(folder=Path(), config=Config.model_validate({"docs": ["x"], "synthesize": {**settings, **changes}}))
 
 
@@ -67,7 +67,11 @@ def test_the_manual_becomes_pairs_and_every_section_is_accounted_for(server: fak
     assert {pair.split for pair in inside} == {"train", "unseen phrasing"}
     assert len({pair.id for pair in pairs}) == len(pairs)
     outside = [pair for pair in pairs if not pair.section_id]
-    assert {(pair.split, pair.kind, pair.answer) for pair in outside} == {("outside", "refusal", "")}
+    assert {(pair.kind, pair.answer) for pair in outside} == {("refusal", "")}
+    tested = [pair for pair in outside if pair.split == "outside"]
+    assert {pair.split for pair in outside} == {"train", "outside"}
+    assert len(tested) < len(outside) / 2
+    assert len(folder.read("3-typical.jsonl", TypicalQuestion)) >= 100
     coverage = folder.read("3-coverage.jsonl", Coverage)
     assert [(row.section_id, row.asked) for row in coverage] == [(name, 8) for name in FACTS if name != "empty"]
     assert all(row.kept <= row.delivered <= row.asked for row in coverage)
@@ -175,7 +179,18 @@ def test_every_draft_and_failure_ends_as_a_pair_or_a_rejection() -> None:
     assert sorted(reasons) == sorted(
         ["answer is not in the section", "empty question", lost.reason, REPEATED, ANSWERED, REPEATED]
     )
-    assert [pair.question for pair in result.pairs if pair.split == "outside"] == ["Do you sell pizza?"]
+    assert [pair.question for pair in result.pairs if pair.kind == "refusal"] == ["Do you sell pizza?"]
+
+
+def test_one_in_four_outside_questions_is_held_out_whatever_the_seed_and_the_others_teach_to_decline() -> None:
+    outside = [
+        draft(f"{a} {b} price?", "") for a in ("apple", "brick", "cloud", "drum") for b in "abcdefghijklmnopqrst"
+    ]
+    splits = {pair.question: pair.split for pair in curate(Drafts("", tuple(outside)), texts={}).pairs}
+    assert set(splits.values()) == {"train", "outside"}
+    assert 0.1 < list(splits.values()).count("outside") / len(splits) < 0.4
+    some = {pair.question: pair.split for pair in curate(Drafts("", tuple(outside[::2])), texts={}).pairs}
+    assert some == {question: splits[question] for question in some}
 
 
 def test_the_same_question_of_two_sections_stays_with_one_unless_it_is_the_others_only_one() -> None:

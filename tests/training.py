@@ -40,6 +40,8 @@ def small_project(folder: Path, base_model: str, **train: Any) -> tuple[Project,
     config = Config(docs=("manual",), base_model=base_model, train=TrainConfig(**settings))
     project = Project(folder=folder, config=config)
     run_folder = RunFolder(project.run_path)
+    run_folder.write("1-documents.jsonl", [])
+    run_folder.write("3-typical.jsonl", [])
     run_folder.write("2-sections.jsonl", [_section(topic, number) for number, topic in enumerate(TOPICS)])
     run_folder.write("2-facts.jsonl", [_fact(topic) for topic in TOPICS])
     run_folder.write("3-pairs.jsonl", default_pairs())

@@ -55,7 +55,9 @@ class SynthesizeConfig(_Part):
     questions_per_section: int = Field(24, ge=1, le=400, description="questions asked for of each section, at least")
     unseen_share: float = Field(0.1, gt=0, lt=0.5, description="share of phrasings held out as unseen")
     outside_questions: int = Field(
-        800, ge=40, description="questions made that the manual does not answer; three of four teach the bot to decline"
+        1500,
+        ge=40,
+        description="questions made that the manual does not answer; three of four teach the bot to decline",
     )
     seed: int = Field(0, description="the same seed and manual give the same pairs (offline teacher)")
 

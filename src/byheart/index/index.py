@@ -29,8 +29,8 @@ Ints = NDArray[np.int32]
 CANDIDATES = 64  # passages that late interaction looks at
 UNITS_SCORED = 12  # of the best of them, each unit is scored too: an answer draws on no more
 
-# Weights of the views, each a cosine-like number (BM25: relative to the best passage for the question). They were
-# tried on two manuals (bench/bench_weights.py) and are flat around these values: 0.5 to 2 times changes under a point.
+# Weights of the views, each a cosine-like number (BM25: relative to the best passage for the question). Round numbers
+# that did well on three manuals; docs/experiments.md has the figures, `bench/bench_answers.py --vary` tries others.
 WEIGHT_DENSE = 1.0
 WEIGHT_UNIT = 0.8
 WEIGHT_LATE = 2.0

@@ -1,1 +1,1 @@
-"""ingest"""
+"""From help sites, folders, zips and files to documents, sections and facts."""

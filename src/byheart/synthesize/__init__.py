@@ -1,1 +1,1 @@
-"""synthesize"""
+"""From facts to question-answer pairs: teachers, perspectives, filters, splits."""

@@ -41,6 +41,19 @@ class Need:
 
 _ARTICLES = r"(?:the|a|an|your|this|each|every|all|any)"
 _NUMBER = re.compile(r"\d")
+_ONLY_SOME_MAY = re.compile(
+    r"\bonly (?P<who>[\w\s/,-]{3,50}?) (?:can|may|are able to|have permission to) (?P<what>[^.;]+)", re.I
+)
+_ALLOWS_YOU_TO = re.compile(
+    r"\b(?:allows?|lets?|enables?|helps?|makes? it possible for) (?:you|users|members|people) (?:to )?"
+    r"(?P<task>\w+ [^.;]{3,80})",
+    re.I,
+)
+_DEFINITION = re.compile(
+    rf"^(?P<what>(?:{_ARTICLES}\s)?[\w\s/'’-]{{2,45}}?) (?:is|are) "
+    r"(?P<rest>(?:a|an|the|used|called|where|what)\b.+)$",
+    re.I,
+)
 _QUESTION_START = re.compile(r"^(what|why|how|when|where|who|which|can|could|do|does|is|are|will|should|may)\b", re.I)
 _LEADING_NUMBER = re.compile(r"^(?:step\s+)?[\dIVX]+(?:\.\d+)*[.):]?\s+|^\d+(?:\.\d+)*\.?\s*[:-]\s*", re.I)
 _STOP_HEADINGS = frozenset(
@@ -150,8 +163,7 @@ def _conditional_frames(text: str) -> Iterator[Need]:
 
 def _permission_frames(text: str) -> Iterator[Need]:
     """Who may, what cannot, what is allowed."""
-    if found := re.search(r"\bonly (?P<who>[\w\s/,-]{3,50}?) (?:can|may|are able to|have permission to) (?P<what>[^.;]+)",
-                          text, re.I):  # fmt: skip
+    if found := _ONLY_SOME_MAY.search(text):
         what = first_person(shorten(found["what"], max_words=10))
         yield Need("who", what, 3.0)
         yield Need("blocked", what, 2.0)
@@ -191,8 +203,7 @@ def _task_frames(text: str) -> Iterator[Need]:
     words = text.split()
     if words and words[0].lower() in VERBS and len(words) > 2:
         yield Need("task", first_person(lower_first(shorten(text, max_words=9))), 0.7)
-    if found := re.search(r"\b(?:allows?|lets?|enables?|helps?|makes? it possible for) (?:you|users|members|people) (?:to )?"
-                          r"(?P<task>\w+ [^.;]{3,80})", text, re.I):  # fmt: skip
+    if found := _ALLOWS_YOU_TO.search(text):
         for part in _coordinated(shorten(found["task"], max_words=10)):
             if is_verb_phrase(part):
                 yield Need("task", first_person(part), 2.5)
@@ -204,8 +215,7 @@ def _task_frames(text: str) -> Iterator[Need]:
 
 def _thing_frames(text: str, heading: str) -> Iterator[Need]:
     """Definitions, limits, places, labels."""
-    if found := re.match(rf"^(?P<what>(?:{_ARTICLES}\s)?[\w\s/'’-]{{2,45}}?) (?:is|are) (?P<rest>(?:a|an|the|used|called|where|"
-                         r"what)\b.+)$", text, re.I):  # fmt: skip
+    if found := _DEFINITION.match(text):
         subject = re.sub(rf"^{_ARTICLES}\s", "", found["what"], flags=re.I).strip()
         if subject.lower() not in _PRONOUNS:
             yield Need("thing", lower_first(subject), 2.5)

@@ -1,1 +1,1 @@
-"""train"""
+"""Fine-tuning the encoder on the pairs."""
