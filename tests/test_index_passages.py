@@ -65,6 +65,7 @@ def test_a_relative_link_loses_its_target_and_an_absolute_one_keeps_it() -> None
 def test_each_table_row_is_a_unit_that_knows_its_header() -> None:
     rows = [unit for unit in units_of(PLANS) if unit.kind == "row"]
     assert [unit.markdown for unit in rows] == [
+        "| Plan | Storage | Guests |",
         "| Free | 1 GB | 3 |",
         "| Team | 50 GB | 20 |",
         "| Company | 900 GB | unlimited |",
@@ -74,10 +75,9 @@ def test_each_table_row_is_a_unit_that_knows_its_header() -> None:
 
 def test_two_tables_in_a_section_have_headers_of_their_own() -> None:
     tables = "# T\n\n| A | B |\n| - | - |\n| 1 | 2 |\n\n| C | D |\n| - | - |\n| 3 | 4 |\n"
-    assert [unit.header for unit in units_of(tables) if unit.kind == "row"] == [
-        "| A | B |\n| - | - |",
-        "| C | D |\n| - | - |",
-    ]
+    headers = {unit.markdown: unit.header for unit in units_of(tables) if unit.kind == "row"}
+    assert headers["| 1 | 2 |"] == "| A | B |\n| - | - |"
+    assert headers["| 3 | 4 |"] == "| C | D |\n| - | - |"
 
 
 def test_an_item_brings_its_further_lines_and_code_stays_whole() -> None:
@@ -91,6 +91,19 @@ def test_an_item_brings_its_further_lines_and_code_stays_whole() -> None:
     numbered = [unit for unit in units if unit.markdown[:1].isdigit()]
     bullets = [unit for unit in units if unit.markdown.startswith("-")]
     assert {unit.block for unit in numbered}.isdisjoint({unit.block for unit in bullets})
+
+
+def test_steps_with_empty_lines_between_them_are_one_list() -> None:
+    units = units_of("# Help\n\nDo this:\n\n1. Open it.\n\n   It takes a while.\n\n2. Close it.\n\nThen rest.\n")
+    assert [unit.markdown for unit in units] == [
+        "Do this:",
+        "1. Open it.\n\n   It takes a while.",
+        "2. Close it.",
+        "Then rest.",
+    ]
+    assert [unit.kind for unit in units] == ["sentence", "item", "item", "sentence"]
+    assert units[1].block == units[2].block
+    assert len({unit.block for unit in units}) == 3
 
 
 def test_sentences_of_one_paragraph_share_a_block() -> None:
@@ -131,9 +144,9 @@ def test_a_menu_of_links_is_told_from_text_with_links() -> None:
 
 
 def test_sections_without_text_give_no_passage() -> None:
-    assert [passage.heading_path for passage in passages_of({"p.md": "# Top\n\n## Empty\n\n## Full\n\nText here.\n"})] == [
-        ("Top", "Full")
-    ]
+    assert [
+        passage.heading_path for passage in passages_of({"p.md": "# Top\n\n## Empty\n\n## Full\n\nText here.\n"})
+    ] == [("Top", "Full")]
     assert make_units("", []) == []
 
 

@@ -21,7 +21,7 @@ def search(index: Index, question: str) -> list[Match]:
 @pytest.mark.parametrize(
     ("question", "heading"),
     [
-        ("How do I delete a board?", "Delete a board"),
+        ("delete the board beside the dashboard", "Delete a board"),
         ("can guests export boards to PDF", "Export a board"),
         ("How many GB of storage does the Company plan have?", "Plans"),
         ("add seats on the billing page", "Seats"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,8 @@ class ManualAnswerer:
     def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
         """Answer the question; `history` holds the turns before it, oldest first."""
         asked = standalone(question, history)[:MAX_QUESTION_CHARACTERS].strip()
-        if not asked or not self._index.passages:
+        # Without a letter or a digit (invisible characters, say) the encoder may find no token at all to compare.
+        if not re.search(r"\w", asked) or not self._index.passages:
             return Answer("Please ask a question about the manual.", (), 0.0, abstained=True)
         encoded = self._encoder.encode_one(asked)
         matches = self._index.search(asked, encoded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from byheart.index.index import Match
 from byheart.index.passages import Passage, Unit
@@ -100,18 +100,17 @@ def _chosen(match: Match, *, limit: int, at_least_one: bool, seen: set[str]) -> 
     """
     units = match.passage.units
     fresh = [number for number, unit in enumerate(units) if unit.text not in seen]
-    if sum(_words(units[number]) for number in fresh) <= limit:
+    if _words(units, fresh) <= limit:
         return fresh
     chosen: set[int] = set()
-    left = limit
     for number in sorted(fresh, key=lambda n: (-match.unit_scores[n], n)):
-        wanted = [n for n in _with_context(units, number) if n not in chosen]
-        cost = sum(_words(units[n]) for n in wanted)
-        if cost > left:
-            wanted, cost = [number], _words(units[number])
-        if number not in chosen and (cost <= left or (at_least_one and not chosen)):
-            chosen.update(wanted)
-            left -= cost
+        for wanted in (_with_context(units, number), [number]):
+            if _words(units, chosen.union(wanted)) <= limit:
+                chosen.update(wanted)
+                break
+        else:
+            if at_least_one and not chosen:
+                chosen.add(number)
     return sorted(chosen)
 
 
@@ -134,5 +133,9 @@ def _with_context(units: Sequence[Unit], number: int) -> list[int]:
     return wanted
 
 
-def _words(unit: Unit) -> int:
-    return len(unit.markdown.split())
+def _words(units: Sequence[Unit], numbers: Collection[int]) -> int:
+    """Return how many words the units take when shown: each table with its header, once."""
+    shown = [units[number] for number in numbers]
+    headers = {unit.block: unit.header for unit in shown if unit.kind == "row"}
+    texts = [*headers.values(), *(unit.markdown for unit in shown if unit.markdown not in unit.header)]
+    return sum(len(text.split()) for text in texts)

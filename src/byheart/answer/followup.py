@@ -9,11 +9,15 @@ from byheart.answer.base import Turn
 from byheart.index.index import tokens_of
 
 _LEANING = re.compile(
-    r"^\s*(and|but|or|so|also|then|what about|how about|what if|why|why not|where|how|how so|really|"
-    r"is it|does it|can it|are they|do they|can they)\b",
+    r"^\s*(and|but|or|so|also|then|what about|how about|what if|why not|how so|really|"
+    r"is it(?! possible)|does it|can it|are they|do they|can they)\b",
     re.IGNORECASE,
 )
-_POINTING = re.compile(r"\b(it|its|that|this|these|those|them|they|there|one|ones|same|instead|again|else)\b", re.I)
+_POINTING = re.compile(  # "is it possible" and "is there" point to nothing
+    r"\b(it(?! possible)|its|that|this|these|those|them|they|(?<!\bis )(?<!\bare )there|one|ones|same|instead|again|"
+    r"else)\b",
+    re.IGNORECASE,
+)
 _OWN_WORDS = 3  # a question with more content words of its own stands alone unless it points back
 _REMEMBERED_TURNS = 2
 

@@ -133,8 +133,8 @@ class _Lines:
             elif marker:
                 kind, item = "item", number
                 block += before not in ("item", "code")
-            elif before == "item" and line.strip() and (not blank or line[:1] in " \t"):
-                kind = "item"
+            elif before == "item" and (not line.strip() or not blank or line[:1] in " \t"):
+                kind = "item"  # an empty line, too: the steps of a list may stand apart and are one list
             elif blank or before not in ("sentence",):
                 block, item = block + 1, number
             self.kinds.append(kind)

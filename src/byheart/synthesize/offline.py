@@ -118,6 +118,7 @@ def _plan(groups: list[list[_Wanted]], request: SectionRequest, rng: random.Rand
         return []
     once = [rng.choices(group, [item.need.weight for item in group])[0] for group in groups]
     more = rng.choices(everything, [item.need.weight for item in everything], k=max(0, request.questions - len(once)))
+    once = once[max(0, len(once) - len(temperatures)) :]  # where room is short, the headings give way to the facts
     return list(zip([*once, *more], temperatures, strict=False))
 
 

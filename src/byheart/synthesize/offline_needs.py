@@ -225,8 +225,9 @@ def _thing_frames(text: str, heading: str) -> Iterator[Need]:
                     "task", first_person(task_of(shorten(purpose["task"], max_words=9)) or "use " + subject), 1.5
                 )
     if _NUMBER.search(text) and (found := re.search(_LIMIT_WORDS, text, re.I)):
-        topic = re.split(r"\b(is|are|can|must|may|has|have|cannot)\b", text, maxsplit=1)[0].strip()
-        if 1 <= len(topic.split()) <= 7 and topic.lower() not in _PRONOUNS:
+        topic, *verb = re.split(r"\b(is|are|can|must|may|has|have|cannot)\b", text, maxsplit=1)
+        topic = topic.strip()
+        if verb and 1 <= len(topic.split()) <= 7 and topic.lower() not in _PRONOUNS:
             yield Need("limit", first_person(lower_first(topic)), 2.0)
         elif heading:
             yield Need("limit", lower_first(heading), 1.5)

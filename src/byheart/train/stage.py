@@ -52,6 +52,7 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
         chosen |= tell(_write(config, folder, encoder, None, notify))
         return StageResult(OUTPUTS, {"steps": 0}, chosen)
     data = read_examples(folder)
+    answering.calibration_questions(folder)  # a missing file stops the run here rather than after the training
     identity = _fingerprint(config, data)
     checkpoint, said = load_checkpoint(folder, fingerprint=identity)
     if said:
