@@ -36,7 +36,7 @@ def standalone(question: str, history: Sequence[Turn]) -> str:
 def leans(question: str) -> bool:
     """Tell whether a question cannot be understood without the one before it."""
     content = len(tokens_of(question))
-    if content <= 1:
+    if content == 0:
         return True
     starts = bool(_LEANING.match(question))
     points = bool(_POINTING.search(question))
