@@ -157,3 +157,8 @@ def test_facts_of_any_text_have_spans_in_it_and_are_the_same_each_time(markdown:
         assert 0 <= fact.start < fact.end <= len(markdown)
         assert fact.statement.strip() == fact.statement != ""
         assert markdown[fact.start : fact.end].strip()
+
+
+def test_a_fact_after_a_tab_that_the_parser_widens_has_its_own_text_as_span() -> None:
+    markdown = ">\t\t1"
+    assert [markdown[fact.start : fact.end] for fact in facts_of(markdown)] == ["1"]

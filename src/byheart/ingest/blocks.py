@@ -103,10 +103,13 @@ class _Source:
         for number, piece in enumerate(text.split("\n"), first):
             line, start = self._lines[number], self._starts[number]
             column = line.rfind(piece) if piece else len(line)
-            if column >= 0:
-                offsets.extend(range(start + column, start + column + len(piece)))
-            else:  # the parser has widened a tab: such a line keeps its place, clipped to the line
-                offsets.extend(start + min(i, len(line) - 1) for i in range(len(piece)))
+            widened = 0
+            if column < 0:  # the parser has made spaces of a tab before the text: they stand where the text begins
+                widened = len(piece) - len(piece.lstrip())
+                column = max(0, line.rfind(piece.lstrip()))
+            offsets.extend([start + column] * widened)
+            last = start + len(line) - 1
+            offsets.extend(min(start + column + i, last) for i in range(len(piece) - widened))
             offsets.append(start + len(line))  # the line break
         return Block(kind, text, offsets, depth)
 
