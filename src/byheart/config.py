@@ -94,7 +94,7 @@ class AnswerConfig(_Part):
 class EvaluateConfig(_Part):
     """Measuring what the model knows."""
 
-    max_questions_per_split: int = Field(100, ge=10, description="a larger split is sampled (fixed seed)")
+    max_questions_per_split: int = Field(60, ge=10, description="a larger split is sampled (fixed seed)")
     baselines: bool = Field(True, description="measure the untrained encoder and BM25 beside the model")
 
 
