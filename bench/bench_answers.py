@@ -4,7 +4,7 @@
 
 Prints, for the shipped constants and for variations of each, the share of questions whose answer holds every key fact,
 the share with the right page first, words an answer, and the shares of questions and outside questions declined; and
-the time an answer takes. The figures of docs/experiments.md and of the README's table come from here.
+the time an answer takes. The README's table comes from `byheart run`.
 """
 
 from __future__ import annotations

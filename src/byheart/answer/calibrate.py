@@ -13,7 +13,7 @@ from byheart.answer.confidence import Array, Calibration, Flags, Vectors
 from byheart.index.index import Index
 from byheart.models.encoder import DualEncoder, Encoded, Encoder
 
-MOST_ANSWERED = 400  # questions of the manual: more cost time and move the threshold by less than its own error
+MOST_ANSWERED = 400  # questions of the manual: each costs a search
 _FOLDS = 5
 
 

@@ -10,7 +10,7 @@ from byheart.index.index import Match
 from byheart.index.passages import Passage, Unit
 
 # An answer is built from the best passages. The first may take most of the room, so that a list of steps stays whole;
-# the others follow under their headings while they are nearly as relevant (bench/bench_answers.py tried these).
+# the others follow under their headings while they are nearly as relevant (docs/experiments.md has what was tried).
 FIRST_SHARE = 0.85
 MAX_PASSAGES = 3
 NEAR_ENOUGH = 0.5  # how far below the best passage's score a further one may lie

@@ -24,8 +24,8 @@ Array = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-# Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown. Tried on three manuals:
-# from 2 to 8 and 0 to 3 the share of right decisions moves by under two points (bench/bench_answers.py --vary).
+# Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown: a middle of what was tried
+# on three manuals (docs/experiments.md; `bench/bench_answers.py --vary` tries others).
 FAR_PENALTY = 4.0
 UNKNOWN_PENALTY = 1.5
 UNUSUAL = 0.1  # share of answerable questions that count as unusually far, or unusual in their words

@@ -1,7 +1,7 @@
 """How one of the eight perspectives says what it needs, at a temperature.
 
 The temperature governs three things: how far down the list of forms the sampling reaches, how often a word is replaced
-by one that customers use for it, and how many slips the voice makes. At 0 the plainest form comes out, unchanged.
+by one that customers use for it, and how many slips the voice makes. At 0 the plainest form is taken.
 """
 
 from __future__ import annotations

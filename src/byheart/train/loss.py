@@ -16,7 +16,7 @@ from byheart.train.batches import Batch
 TEMPERATURE = 0.05  # SimCSE (Gao et al. 2021); E5 and GTE use 0.01 to 0.05
 LATE_INTERACTION_WEIGHT = 0.0  # beside 1.0 for the texts' vectors; 0 leaves it out, and its cost with it
 QUESTION_TOKENS = 32  # longer questions are cut; customers' have 15 on average
-PASSAGE_TOKENS = 96  # headings and the first sentences: the whole passage cost a third more and taught no more
+PASSAGE_TOKENS = 96  # headings and the first sentences: a step on whole passages took a third longer
 # Passages of like length run together, so that short ones are not padded to the longest: with groups of four, sections
 # of 20 to 200 words take 30 % fewer tokens. A GPU would rather have one large product than few tokens.
 _PASSAGES_PER_GROUP = 4
