@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from byheart.index.passages import MAX_PASSAGE_WORDS, Unit, make_units, passage_views
+from byheart.index.passages import MAX_PASSAGE_WORDS, Unit, make_passages, make_units
 from toy_manual import BOARDS, MENU, PAGES, PLANS, passages_of, read
 
 NESTED = """# Import
@@ -152,5 +152,5 @@ def test_sections_without_text_give_no_passage() -> None:
 
 def test_training_reads_the_same_texts_as_the_index_holds() -> None:
     _, sections, facts = read({"boards.md": BOARDS})
-    views = [view for s in sections for view in passage_views(s, [fact for fact in facts if fact.section_id == s.id])]
+    views = [passage.text for section in sections for passage in make_passages([section], facts, [])]
     assert views == [passage.text for passage in passages_of({"boards.md": BOARDS})]

@@ -82,11 +82,6 @@ def make_passages(sections: Iterable[Section], facts: Iterable[Fact], documents:
     return passages
 
 
-def passage_views(section: Section, facts: Sequence[Fact]) -> tuple[str, ...]:
-    """Return the texts of a section's passages, as they are indexed."""
-    return tuple(passage.text for passage in make_passages([section], facts, []))
-
-
 def make_units(markdown: str, facts: Sequence[Fact]) -> list[Unit]:
     """Return the units of a section: its facts, joined where they stand in one list item or table row."""
     lines = _Lines(markdown)
