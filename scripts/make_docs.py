@@ -1,4 +1,4 @@
-"""Write the generated pages: docs/config.md, docs/cli.md, docs/byheart.schema.json, and the tree in README.md.
+"""Write the generated pages: config, cli and models in docs/, the JSON schema, and the tree in README.md.
 
     python scripts/make_docs.py
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from byheart.catalog import MODELS, ModelEntry
 from byheart.cli import app
 from byheart.config_settings import Setting, groups, json_schema, settings
 
@@ -29,6 +30,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs" / "config.md": config_page(),
         ROOT / "docs" / "cli.md": cli_page(),
+        ROOT / "docs" / "models.md": models_page(),
         ROOT / "docs" / "byheart.schema.json": json.dumps(json_schema(), indent=1) + "\n",
         readme: with_tree(readme.read_text(encoding="utf-8")),
     }
@@ -60,6 +62,51 @@ def cli_page() -> str:
     verbs = [name for command in app.registered_commands if (name := command.callback and command.callback.__name__)]
     helps = [f"## byheart {verb}\n\n{_help(verb)}" for verb in verbs]
     return GENERATED + "# The byheart command\n\n" + _help() + "\n" + "\n".join(helps)
+
+
+_FAMILIES = {
+    "encoder": "Encoders answer with the manual's own sentences, found by meaning; they cannot invent",
+    "causal": "Decoders write the answer themselves, from what they learned by heart",
+    "seq2seq": "Encoder-decoders read the question and write the answer",
+}
+
+
+def models_page() -> str:
+    """Return the catalogue as tables, one a family."""
+    intro = (
+        "# Models\n\n"
+        "What `base_model` may name. Any other model that transformers runs with safetensors weights, on the hub\n"
+        "or in a folder, works too: byheart looks at it and says what it found. `scratch:` models have random weights\n"
+        "and a tokenizer trained on the manual: they need no download, and know nothing but the manual.\n\n"
+        "LoRA adapts the layers of both columns (`train.lora_targets: all-linear`, the default), or those of\n"
+        "attention alone (`attention`). A gated model is downloaded after its licence is accepted on its page and\n"
+        "`hf auth login`.\n\n"
+    )
+    tables = [
+        f"## {title}\n\n"
+        "| base_model | parameters | architecture | chat form, end | attention | other linear layers | licence | |\n"
+        "|---|---|---|---|---|---|---|---|\n" + "".join(_model_row(entry) for entry in MODELS if entry.family == family)
+        for family, title in _FAMILIES.items()
+    ]
+    return GENERATED + intro + "\n".join(tables)
+
+
+def _model_row(entry: ModelEntry) -> str:
+    cells = (
+        f"`{entry.name}`",
+        _rounded(entry.parameters),
+        entry.architecture.partition("For")[0].removesuffix("LMHeadModel").removesuffix("Model"),
+        "" if entry.chat == "none" else f"{entry.chat}, `{entry.end_token}`",
+        ", ".join(entry.attention_targets),
+        ", ".join(entry.linear_targets),
+        entry.licence + (", gated" if entry.gated else ""),
+        entry.about,
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _rounded(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"
 
 
 def with_tree(readme: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import peft
 import torch
 from safetensors.torch import save_file
+from transformers.pytorch_utils import Conv1D
 
 from byheart.catalog import find_model
 from byheart.errors import ModelError
@@ -63,18 +64,30 @@ def lora_targets(model: torch.nn.Module, *, base_model: str, targets: Targets) -
     if entry:
         linear = () if targets == "attention" else entry.linear_targets
         return entry.attention_targets + linear, asked
-    linear = tuple(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "pooler" not in name.split(".")
-    )
-    found = tuple(name for name in linear if targets == "all-linear" or "attention" in name or "attn" in name)
+    linear = linear_layers(model)
+    found = tuple(name for name in linear if targets == "all-linear" or _is_attention(name))
     if not found:
         raise ModelError(
             f"base_model {base_model!r}: none of its {len(linear)} linear layers is called attention, so "
             "train.lora_targets: attention finds nothing. Use all-linear, or train.method: full."
         )
     return found, f"{asked}; not in byheart's catalogue, so found among the model's linear layers"
+
+
+def linear_layers(model: torch.nn.Module) -> tuple[str, ...]:
+    """Return the names of the linear layers inside the model's blocks, which are numbered: no head, no embedding.
+
+    GPT-2 writes its linear layers as Conv1D, which a search for Linear alone would miss.
+    """
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and any(part.isdigit() for part in name.split("."))
+    )
+
+
+def _is_attention(name: str) -> bool:
+    return any("attn" in part or "attention" in part for part in name.lower().split("."))
 
 
 def train_mode(encoder: Encoder) -> None:
