@@ -31,6 +31,7 @@ class ModelEntry:
     parameters: int  # exact; weights that stand in two places (tied embeddings) are counted once
     shape: Mapping[str, Any]  # arguments of the architecture's config class, where they differ from its defaults
     chat: ChatName
+    start_token: str  # what comes before a conversation; "" for nothing
     end_token: str  # what ends an answer; "" for an encoder
     tokenizer: TokenizerKind
     attention_targets: tuple[str, ...]  # ends of the module names that LoRA adapts with `lora_targets: attention`
@@ -92,12 +93,12 @@ _MISTRAL_SHAPE: dict[str, Any] = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768, "sliding_window": 4096,
 }  # fmt: skip
 _LLAMA_7B: dict[str, Any] = {
-    "family": "causal", "architecture": "LlamaForCausalLM", "tokenizer": "SentencePiece BPE", "end_token": "</s>",
-    **_LLAMA_TARGETS,
+    "family": "causal", "architecture": "LlamaForCausalLM", "tokenizer": "SentencePiece BPE", "start_token": "<s>",
+    "end_token": "</s>", **_LLAMA_TARGETS,
 }  # fmt: skip
 _MISTRAL_7B: dict[str, Any] = {
-    "family": "causal", "architecture": "MistralForCausalLM", "tokenizer": "SentencePiece BPE", "licence": _APACHE,
-    "gated": False, **_LLAMA_TARGETS,
+    "family": "causal", "architecture": "MistralForCausalLM", "tokenizer": "SentencePiece BPE", "start_token": "<s>",
+    "licence": _APACHE, "gated": False, **_LLAMA_TARGETS,
 }  # fmt: skip
 _QWEN3: dict[str, Any] = {
     "family": "causal", "architecture": "Qwen3ForCausalLM", "chat": "qwen3", "end_token": "<|im_end|>",
@@ -108,18 +109,21 @@ _SMOLLM: dict[str, Any] = {
     **_LLAMA_TARGETS,
 }  # fmt: skip
 _LLAMA3: dict[str, Any] = {
-    "family": "causal", "architecture": "LlamaForCausalLM", "chat": "llama3", "end_token": "<|eot_id|>",
-    "tokenizer": "byte-level BPE", "licence": "Llama 3.2 Community License", "gated": True, **_LLAMA_TARGETS,
+    "family": "causal", "architecture": "LlamaForCausalLM", "chat": "llama3",
+    "start_token": "<|begin_of_text|>", "end_token": "<|eot_id|>", "tokenizer": "byte-level BPE",
+    "licence": "Llama 3.2 Community License", "gated": True, **_LLAMA_TARGETS,
 }  # fmt: skip
 _GEMMA3: dict[str, Any] = {
-    "family": "causal", "architecture": "Gemma3ForCausalLM", "chat": "gemma", "end_token": "<end_of_turn>",
-    "tokenizer": "SentencePiece BPE", "licence": "Gemma Terms of Use", "gated": True, **_LLAMA_TARGETS,
+    "family": "causal", "architecture": "Gemma3ForCausalLM", "chat": "gemma", "start_token": "<bos>",
+    "end_token": "<end_of_turn>", "tokenizer": "SentencePiece BPE", "licence": "Gemma Terms of Use", "gated": True,
+    **_LLAMA_TARGETS,
 }  # fmt: skip
 
 
 def _entry(common: Mapping[str, Any], name: str, parameters: int, shape: Mapping[str, Any], **rest: Any) -> ModelEntry:
     """Return a row: what its kin have in common, and what is its own."""
     values: dict[str, Any] = {"name": name, "hub_id": name, "parameters": parameters, "shape": shape, "about": ""}
+    values["start_token"] = ""
     return ModelEntry(**(values | dict(common) | rest))
 
 
@@ -226,8 +230,9 @@ _EARLIER = (
         {}, "facebook/opt-350m", 331_196_416,
         {"hidden_size": 1024, "num_hidden_layers": 24, "ffn_dim": 4096, "num_attention_heads": 16,
          "word_embed_proj_dim": 512, "do_layer_norm_before": False},
-        family="causal", architecture="OPTForCausalLM", chat="plain", end_token="</s>", tokenizer="byte-level BPE",
-        attention_targets=("q_proj", "k_proj", "v_proj", "out_proj"), linear_targets=("fc1", "fc2"),
+        family="causal", architecture="OPTForCausalLM", chat="plain", start_token="</s>", end_token="</s>",
+        tokenizer="byte-level BPE", attention_targets=("q_proj", "k_proj", "v_proj", "out_proj"),
+        linear_targets=("fc1", "fc2"),
         licence="OPT-175B licence (research only)", gated=False,
     ),
     _entry(
@@ -308,7 +313,7 @@ _TODAYS = (
 
 # Shapes for two cores and a manual. 4,096 entries are what the tokenizer gets at most; a small manual fills fewer.
 _SCRATCH_VOCABULARY = 4096
-_FROM_SCRATCH: dict[str, Any] = {"licence": "yours", "gated": False}
+_FROM_SCRATCH: dict[str, Any] = {"licence": "yours", "gated": False, "start_token": ""}
 _SCRATCH_MODELS = (
     _entry(
         _LLAMA_7B | _FROM_SCRATCH, f"{SCRATCH}llama-10m", 10_424_448,
