@@ -1,19 +1,14 @@
-"""What the tests of the server share: a bot without a model, a running server, and a browser where there is one."""
+"""What the tests of the server share: a bot without a model and a running server."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from fastapi import FastAPI
 
 from byheart.answer.base import Answer, Turn
@@ -55,7 +50,14 @@ class Bot(FakeAnswerer):
     """Knows one answer, fails on "fail", and holds "wait" until `release` is set."""
 
     def __init__(self) -> None:
-        super().__init__({QUESTION: ANSWER, "short": "One two, three."})
+        super().__init__(
+            {
+                QUESTION: ANSWER,
+                "short": "One two, three.",
+                "code": "Run this:\n\n```sh\nmake  demo\n```",
+                "long": "\n\n".join(f"Paragraph {number} of many." for number in range(60)),
+            }
+        )
         self.release = threading.Event()
         self.entered = threading.Semaphore(0)
 
@@ -105,30 +107,6 @@ def running(app: FastAPI) -> Iterator[str]:
 def client_of(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=10, trust_env=False) as client:
         yield client
-
-
-def find_browser() -> str:
-    """Return a Chromium, or skip the test. Automatic checks set CI and must have one."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium on this machine, and CI is set: the chat page must not go unchecked")
-        pytest.skip("NOT CHECKED: no Chromium on this machine. Install the package chromium to test the chat page.")
-    return browser
-
-
-def dump_dom(address: str) -> str:
-    """Return the page's DOM as HTML, as it is once everything the page asked for has been loaded."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-            "--disable-component-update --disable-sync --no-proxy-server"
-        )
-        command = [find_browser(), *flags.split(), f"--user-data-dir={profile}", "--dump-dom", address]
-        environment = os.environ | {"HOME": profile, "XDG_CONFIG_HOME": profile, "XDG_CACHE_HOME": profile}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 def static_folder() -> Path:

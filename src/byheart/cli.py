@@ -256,18 +256,28 @@ def _web_app(project: Project) -> FastAPI:
     from byheart.records import Document, Section
     from byheart.serve.api import create_app
     from byheart.serve.suggest import suggest
+    from byheart.serve.widget import Look
     from byheart.store import RunFolder
 
     answerer = _answerer(project)
     folder = RunFolder(project.run_path)
     sections = folder.read("2-sections.jsonl", Section)
+    chat = project.config.chat
     return create_app(
         answerer,
         model_name=project.folder.resolve().name,
         title=_title(project),
-        suggestions=suggest(sections),
+        suggestions=chat.suggestions or suggest(sections),
         documents=folder.read("1-documents.jsonl", Document),
         sections=sections,
+        look=Look(
+            accent=chat.accent,
+            theme=chat.theme,
+            greeting=chat.greeting,
+            language=chat.language,
+            contact=chat.contact,
+            logo=project.folder / chat.logo if chat.logo else None,
+        ),
     )
 
 

@@ -106,6 +106,31 @@ class ServeConfig(_Part):
     title: str = Field("", description="name shown on the chat page; empty: the bot folder's name")
 
 
+class ChatConfig(_Part):
+    """How the chat looks, on its page and as a widget."""
+
+    accent: str = Field(
+        "#4f46e5",
+        pattern=r"^#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$",
+        examples=["#4f46e5"],
+        description="the brand's colour; shades are derived from it so that all text stays readable",
+    )
+    theme: Literal["auto", "light", "dark"] = Field("auto", description="auto: as the customer's system is set")
+    logo: str = Field("", description="a square SVG, PNG, JPEG or WebP file (path starts at this file)")
+    greeting: str = Field("", description="the line above the first questions; empty: How can we help?")
+    language: str = Field(
+        "", description="language of the buttons (BCP 47); empty: the page's around the widget, else the browser's"
+    )
+    suggestions: tuple[str, ...] = Field((), description="the first questions shown; empty: headings of the manual")
+    contact: str = Field(
+        "",
+        pattern=r"^$|^[^@\s/]+@[^@\s/]+$|^https?://\S+$",
+        examples=["help@example.com"],
+        description="the way to a person where the bot is not sure: a mail address, or a link, in which {transcript} "
+        "stands for the conversation",
+    )
+
+
 class Config(_Part):
     """A bot."""
 
@@ -120,6 +145,7 @@ class Config(_Part):
     answer: AnswerConfig = AnswerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
+    chat: ChatConfig = ChatConfig()
 
 
 class Project(BaseModel):

@@ -68,6 +68,8 @@ def in_words(schema: Mapping[str, Any]) -> str:
         least = f" of {schema['minItems']} or more" if schema.get("minItems") else ""
         inner = in_words(schema.get("items", {}))
         return f"text, or a list{least}, each text" if inner == "text" else f"a list{least}, each {inner}"
+    if "pattern" in schema and schema.get("examples"):
+        return f"text like {schema['examples'][0]}"
     bounds = {
         "minimum": "at least {}",
         "exclusiveMinimum": "above {}",

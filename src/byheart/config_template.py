@@ -32,6 +32,10 @@ docs:                       # the manual: an address, or folders, zips and files
 # serve:
 #   title: Ask the manual   # shown on the chat page
 #   port: 8000
+
+# chat:                     # how the chat page and the widget look
+#   accent: "#0f766e"
+#   contact: help@example.com   # the way to a person where the bot is not sure
 """
 
 

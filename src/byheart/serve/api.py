@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +24,7 @@ from byheart.serve.faults import ApiError, answer_errors
 from byheart.serve.limits import GuardedRoute, SecurityHeaders
 from byheart.serve.pages import Manual, fill_template
 from byheart.serve.schemas import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList
+from byheart.serve.widget import PUBLIC, Look, icon_file, widget_file
 
 MODEL_ALIAS = "byheart"  # names whatever model is served, so that a client needs no change with the next one
 
@@ -42,13 +42,14 @@ def create_app(
     suggestions: Sequence[str],
     documents: Sequence[Document] = (),
     sections: Sequence[Section] = (),
+    look: Look | None = None,
     workers: int = 4,
     waiting: int = 64,
 ) -> FastAPI:
     """Return the web app of one bot.
 
-    `documents` and `sections` are the manual's, for the pages that citations of files open. At most `workers`
-    questions are answered at once and `waiting` more may wait; others get 503.
+    `documents` and `sections` are the manual's, for the pages that citations of files open; `look` is the chat's. At
+    most `workers` questions are answered at once and `waiting` more may wait; others get 503.
     """
     engine = Engine(answerer, workers=workers, waiting=waiting)
 
@@ -68,7 +69,8 @@ def create_app(
     app.add_middleware(SecurityHeaders)
     answer_errors(app)
     app.include_router(_api(engine, model_name=model_name, section_count=len(sections)))
-    _add_pages(app, Manual(documents, sections), title=title, model_name=model_name, suggestions=suggestions)
+    _add_chat(app, title=title, suggestions=suggestions, look=look or Look())
+    _add_pages(app, Manual(documents, sections), title=title, model_name=model_name)
     return app
 
 
@@ -109,19 +111,30 @@ def _api(engine: Engine, *, model_name: str, section_count: int) -> APIRouter:
     return router
 
 
-def _add_pages(app: FastAPI, manual: Manual, *, title: str, model_name: str, suggestions: Sequence[str]) -> None:
-    static = _Assets(directory=str(files("byheart.serve").joinpath("static")))
-    has_pages = bool(manual.titles())
-    chat_page = fill_template(
-        "index.html",
-        title=title,
-        initial=title.strip()[:1].upper(),
-        suggestions=json.dumps(list(suggestions), ensure_ascii=False),
-    )
-    not_found = fill_template("missing.html", site=title)
+def _add_chat(app: FastAPI, *, title: str, suggestions: Sequence[str], look: Look) -> None:
+    """The chat page, the script that is the chat (there, and in other sites' pages), and the brand's picture."""
+    chat_page = fill_template("index.html", title=title)
+    script = widget_file(title=title, suggestions=suggestions, look=look)
+    icon = icon_file(look)
 
     async def show_chat(_request: Request) -> Response:
         return HTMLResponse(chat_page, headers={"cache-control": "no-cache"})
+
+    async def send_script(request: Request) -> Response:
+        return script.response(request)
+
+    async def send_icon(request: Request) -> Response:
+        return icon.response(request)
+
+    app.add_route("/", show_chat, include_in_schema=False)
+    app.add_route("/widget.js", send_script, include_in_schema=False)
+    app.add_route("/logo", send_icon, include_in_schema=False)
+
+
+def _add_pages(app: FastAPI, manual: Manual, *, title: str, model_name: str) -> None:
+    static = _Assets(directory=str(files("byheart.serve").joinpath("static")))
+    has_pages = bool(manual.titles())
+    not_found = fill_template("missing.html", site=title)
 
     async def show_guide(request: Request) -> Response:
         guide = fill_template("docs.html", title=title, model=model_name, address=str(request.base_url))
@@ -133,7 +146,6 @@ def _add_pages(app: FastAPI, manual: Manual, *, title: str, model_name: str, sug
         status = 404 if page is None else 200
         return HTMLResponse(page or not_found, status, headers={"cache-control": "no-cache"})
 
-    app.add_route("/", show_chat, include_in_schema=False)
     app.add_route("/docs", show_guide, include_in_schema=False)
     app.add_route("/pages/{path:path}", show_page, include_in_schema=False)
     app.mount("/static", static, name="static")
@@ -148,4 +160,5 @@ class _Assets(StaticFiles):
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
         response.headers["cache-control"] = "no-cache"  # asked for each time, answered 304 while it is the same
+        response.headers.update(PUBLIC)
         return response

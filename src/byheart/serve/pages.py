@@ -86,8 +86,8 @@ def render_markdown(markdown: str, anchors: Sequence[str]) -> str:
     """Return Markdown as HTML that holds no markup but its own; the last headings get the anchors as their ids."""
     # HTML is parsed as the ingest does, so that both see the same headings; it is rendered as text
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-    for rule in ("html_block", "html_inline", "image", "table_open", "table_close"):
-        parser.add_render_rule(rule, _RULES[rule])
+    for name, rule in _RULES.items():
+        parser.add_render_rule(name, rule)
     tokens = parser.parse(markdown)
     headings = [index for index, token in enumerate(tokens) if token.type == "heading_open"]
     used = list(anchors)[max(0, len(anchors) - len(headings)) :]
@@ -133,14 +133,21 @@ def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: A
 
 
 def _table_open(_self: RendererHTML, _tokens: Sequence[Token], _index: int, _options: Any, _env: Any) -> str:
-    return '<div class="table"><table>\n'
+    return '<div class="table" tabindex="0"><table>\n'
 
 
 def _table_close(_self: RendererHTML, _tokens: Sequence[Token], _index: int, _options: Any, _env: Any) -> str:
     return "</table></div>\n"
 
 
+def _code(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+    """Show a block of code; it can be scrolled by keyboard where it is wider than the page, as tables can."""
+    return f'<pre tabindex="0"><code>{html.escape(tokens[index].content)}</code></pre>\n'
+
+
 _RULES: Mapping[str, Any] = {
+    "code_block": _code,
+    "fence": _code,
     "html_block": _html_block,
     "html_inline": _html_inline,
     "image": _image,

@@ -13,10 +13,11 @@ const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}]/u;
 
 /** Return a fragment with the text's blocks. Links are resolved against `base`; null makes all links plain text. */
-export function renderMarkdown(text, base = document.baseURI) {
+export function renderMarkdown(text, base) {
   const fragment = document.createDocumentFragment();
   const lines = text.replace(/\r\n?/g, "\n").split("\n").map(expandTabs);
   fragment.append(...blocks(lines, base, 0));
+  levelHeadings(fragment);
   return fragment;
 }
 
@@ -29,7 +30,18 @@ export function safeAddress(href, base) {
   } catch {
     return null;
   }
+  if (url.username || url.password) return null; // https://help.example.com@evil.example/ looks like what it is not
   return url.protocol === "https:" || url.protocol === "http:" ? url.href : null;
+}
+
+/** Make the topmost headings of a text <h3> (what holds the conversation has the two above), and skip no level. */
+function levelHeadings(fragment) {
+  const headings = [...fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")];
+  const levels = [...new Set(headings.map((node) => node.tagName))].sort();
+  for (const node of headings) {
+    const level = Math.min(6, 3 + levels.indexOf(node.tagName));
+    node.replaceWith(element(`h${level}`, ...node.childNodes));
+  }
 }
 
 function blocks(lines, base, depth) {
@@ -72,9 +84,8 @@ function closesFence(line, mark) {
 
 function readHeading(lines, start, base) {
   const match = HEADING.exec(lines[start]);
-  const level = Math.min(6, match[1].length + 2); // below the page's own headings
   const text = lines[start].slice(match[0].length).replace(/\{#[^{}\s]*\}\s*$/, "").trim().replace(/ #+$/, "");
-  return [element(`h${level}`, ...inline(text, base)), start + 1];
+  return [element(`h${match[1].length}`, ...inline(text, base)), start + 1];
 }
 
 function readRule(_lines, start) {
@@ -260,9 +271,9 @@ function linkAt(text, at, base, depth, missing, isImage) {
   );
   if (!target) return null;
   const end = close + 1 + target[0].length;
-  const label = inline(text.slice(at + 1, close), isImage ? null : base, depth + 1, new Set(missing));
+  const label = inline(text.slice(at + 1, close), null, depth + 1, new Set(missing)); // no link within a link
   const address = isImage ? null : safeAddress(target[1] ?? target[2], base);
-  if (address) return { node: link(address, ...label), end };
+  if (address) return { node: link(address, base, ...label), end };
   const span = element("span", ...label);
   if (isImage) span.className = "picture";
   return { node: span, end };
@@ -287,7 +298,7 @@ function angleAt(text, at, base) {
   if (lineBreak) return { node: element("br"), end: at + lineBreak[0].length };
   const address = /^<(https?:\/\/[^\s<>]+)>/i.exec(rest);
   const safe = address && safeAddress(address[1], base);
-  return safe ? { node: link(safe, address[1]), end: at + address[0].length } : null;
+  return safe ? { node: link(safe, base, address[1]), end: at + address[0].length } : null;
 }
 
 function addressAt(text, at, base) {
@@ -297,7 +308,7 @@ function addressAt(text, at, base) {
   let address = match[0].replace(/[.,;:!?]+$/, "");
   if (address.endsWith(")") && !address.includes("(")) address = address.slice(0, -1);
   const safe = safeAddress(address, base);
-  return safe ? { node: link(safe, address), end: at + address.length } : null;
+  return safe ? { node: link(safe, base, address), end: at + address.length } : null;
 }
 
 function entityAt(text, at) {
@@ -348,12 +359,27 @@ function run(text, at) {
   return text.slice(at, end);
 }
 
-function link(address, ...label) {
+/** Return a link. One that leaves the manual's site says where it goes, whatever its label claims. */
+function link(address, base, ...label) {
   const anchor = element("a", ...label);
   anchor.href = address;
   anchor.target = "_blank";
-  anchor.rel = "noopener";
+  anchor.rel = "noopener noreferrer";
+  const { host } = new URL(address);
+  if (![new URL(base).host, hostOf(anchor.textContent)].includes(host)) {
+    const note = element("span", ` (${host})`);
+    note.className = "host";
+    anchor.append(note);
+  }
   return anchor;
+}
+
+function hostOf(address) {
+  try {
+    return new URL(address).host;
+  } catch {
+    return ""; // the label is no address
+  }
 }
 
 function element(tag, ...children) {
