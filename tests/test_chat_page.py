@@ -143,6 +143,7 @@ def test_the_page_carries_its_title_escaped_and_the_security_headers(address: st
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-dns-prefetch-control"] == "off"
         assert "access-control-allow-origin" not in response.headers
         assert client.head("/").status_code == 200
         script = client.get("/static/widget/view.js")

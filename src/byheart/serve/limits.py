@@ -31,6 +31,7 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
+    "x-dns-prefetch-control": "off",  # a link that an answer shows must not be looked up before it is followed
     "x-frame-options": "DENY",
 }
 

@@ -85,7 +85,7 @@ def fill_template(name: str, **values: str) -> str:
 def render_markdown(markdown: str, anchors: Sequence[str]) -> str:
     """Return Markdown as HTML that holds no markup but its own; the last headings get the anchors as their ids."""
     # HTML is parsed as the ingest does, so that both see the same headings; it is rendered as text
-    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    parser = _Parser("commonmark").enable(["table", "strikethrough"])
     for name, rule in _RULES.items():
         parser.add_render_rule(name, rule)
     tokens = parser.parse(markdown)
@@ -143,6 +143,18 @@ def _table_close(_self: RendererHTML, _tokens: Sequence[Token], _index: int, _op
 def _code(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
     """Show a block of code; it can be scrolled by keyboard where it is wider than the page, as tables can."""
     return f'<pre tabindex="0"><code>{html.escape(tokens[index].content)}</code></pre>\n'
+
+
+class _Parser(MarkdownIt):
+    """Markdown whose links lead to pages and mail alone; the rule it comes with forbids four schemes, and no more."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: N802  # its name there
+        """Say whether a link may be followed."""
+        try:
+            scheme = urlsplit(url).scheme.lower()
+        except ValueError:  # no address, whatever it is
+            return False
+        return scheme in {"", "http", "https", "mailto"}
 
 
 _RULES: Mapping[str, Any] = {
