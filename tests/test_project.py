@@ -55,6 +55,7 @@ HOME = {  # third-party package -> the units that may import it
     "fastapi": WEB | {"cli"},  # cli names its app's type, and never runs it by itself
     "starlette": WEB,
     "uvicorn": WEB,
+    "prometheus_client": WEB,
     "typer": SCREEN,
     "rich": SCREEN,
     "crawlee": READING,

@@ -73,6 +73,7 @@ def test_the_openai_client_gets_answer_citations_and_usage(sdk: openai.OpenAI) -
             ],
             "abstained": False,
             "confidence": 0.9,
+            "escalate": False,
         }
     }
 
@@ -115,7 +116,7 @@ def test_history_reaches_the_bot_and_a_reply_can_be_sent_back_as_the_client_got_
 
 def test_an_abstained_answer_says_so(client: httpx.Client) -> None:
     body = ask(client, messages=[{"role": "user", "content": "unknown"}]).json()
-    assert body["byheart"]["abstained"] is True
+    assert (body["byheart"]["abstained"], body["byheart"]["escalate"]) == (True, True)
     assert body["choices"][0]["finish_reason"] == "stop"
 
 
@@ -174,6 +175,8 @@ def test_parameters_without_effect_are_accepted(client: httpx.Client) -> None:
         ("audio", {"voice": "alloy", "format": "mp3"}),
         ("modalities", ["text", "audio"]),
         ("web_search_options", {}),
+        ("verbosity", "low"),
+        ("service_tier", "flex"),
     ],
 )
 def test_what_would_change_the_answer_is_refused_by_name(client: httpx.Client, name: str, value: object) -> None:
@@ -314,7 +317,7 @@ def test_the_openapi_schema_and_its_guide_load_nothing_from_elsewhere(client: ht
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", guide)
 
 
-def test_a_full_queue_answers_503_and_the_health_check_stays_alive() -> None:
+def test_a_full_queue_answers_429_and_the_health_check_stays_alive() -> None:
     bot = Bot()
     with running(make_app(bot, workers=1, waiting=0)) as address, client_of(address) as client:
         waiting = threading.Thread(target=lambda: ask(client, messages=[{"role": "user", "content": "wait"}]))
@@ -322,7 +325,7 @@ def test_a_full_queue_answers_503_and_the_health_check_stays_alive() -> None:
         assert bot.entered.acquire(timeout=10)
         for fields in ({}, {"stream": True}):
             busy = ask(client, **fields)
-            assert busy.status_code == 503
+            assert busy.status_code == 429
             assert busy.headers["retry-after"] == "2"
             assert error_of(busy)["code"] == "overloaded"
         assert client.get("/health").status_code == 200
@@ -340,7 +343,7 @@ def test_a_client_that_leaves_frees_its_place_in_the_queue() -> None:
         body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True}
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
             assert response.status_code == 200
-            assert ask(client).status_code == 503
+            assert ask(client).status_code == 429
         for _ in range(300):  # the server notices within a few requests
             with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 if response.status_code == 200:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byheart.answer.base import Answer, Turn
 from byheart.records import Section
-from byheart.serve.engine import Engine, EngineBusyError, count_tokens, pieces, shorten, split_conversation
+from byheart.serve.engine import (
+    Engine,
+    EngineBusyError,
+    count_tokens,
+    describe,
+    pieces,
+    shorten,
+    split_conversation,
+)
 from byheart.serve.pages import Manual, render_markdown
 from byheart.serve.suggest import suggest
 from serving import ANSWER, MOVE_PAGE, MOVE_SECTIONS, QUESTION, Bot
@@ -57,28 +68,88 @@ def test_the_pieces_of_a_text_joined_are_the_text(text: str) -> None:
 
 
 def test_the_engine_refuses_what_it_cannot_get_to_and_recovers() -> None:
-    bot = Bot()
-    engine = Engine(bot, workers=1, waiting=1)
-    first = engine.submit("wait", ())
-    assert bot.entered.acquire(timeout=10)
-    second = engine.submit(QUESTION, ())
-    with pytest.raises(EngineBusyError, match="2 questions are waiting"):
-        engine.submit(QUESTION, ())
-    bot.release.set()
-    assert second.result(10) == ANSWER
-    assert isinstance(first.result(10), Answer)
-    assert engine.submit(QUESTION, ()).result(10) == ANSWER
-    engine.close()
-    with pytest.raises(EngineBusyError, match="shutting down"):
-        engine.submit(QUESTION, ())
+    async def scenario() -> None:
+        bot = Bot()
+        engine = Engine(bot, workers=1, waiting=1)
+        first = engine.submit("wait", ())
+        assert await asyncio.to_thread(bot.entered.acquire, timeout=10)
+        second = engine.submit(QUESTION, ())
+        assert not engine.is_open
+        with pytest.raises(EngineBusyError, match="2 questions are waiting"):
+            engine.submit(QUESTION, ())
+        bot.release.set()
+        assert await second == ANSWER
+        assert isinstance(await first, Answer)
+        assert await engine.submit(QUESTION, ()) == ANSWER
+        engine.close()
+        with pytest.raises(EngineBusyError, match="shutting down"):
+            engine.submit(QUESTION, ())
+
+    asyncio.run(scenario())
+
+
+def test_a_question_given_up_while_it_waits_leaves_its_place_at_once() -> None:
+    async def scenario() -> None:
+        bot = Bot()
+        engine = Engine(bot, workers=1, waiting=1)
+        first = engine.submit("wait", ())
+        assert await asyncio.to_thread(bot.entered.acquire, timeout=10)
+        engine.submit(QUESTION, ()).cancel()
+        await asyncio.sleep(0)
+        assert engine.open == 1
+        bot.release.set()
+        await first
+        assert [question for question, _ in bot.asked] == ["wait"]
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_holds_no_thread_stops_when_it_is_given_up() -> None:
+    class Endless:
+        stopped = False
+
+        async def answer_async(self, question: str, history: Sequence[Turn] = ()) -> Answer:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.stopped = True
+            raise AssertionError(question, history)
+
+    async def scenario() -> None:
+        bot = Endless()
+        engine = Engine(bot, workers=1, waiting=0)
+        pending = engine.submit(QUESTION, ())
+        await asyncio.sleep(0)
+        pending.cancel()
+        await asyncio.wait({pending})
+        assert (bot.stopped, engine.open, engine.is_open) == (True, 0, True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("question", "wants_a_person"),
+    [
+        ("Can I talk to a human?", True),
+        ("please connect me to your support", True),
+        ("I want to speak with someone", True),
+        ("How do I remove a person from a board?", False),
+        ("Does the chat work with guests?", False),
+    ],
+)
+def test_who_asks_for_a_person_is_offered_one_even_with_an_answer(question: str, wants_a_person: bool) -> None:
+    assert describe(ANSWER, question)["escalate"] is wants_a_person
 
 
 def test_the_engine_passes_on_only_the_newest_turns() -> None:
-    bot = Bot()
-    engine = Engine(bot, workers=1)
-    engine.submit("short", [Turn("user", str(number)) for number in range(100)]).result(10)
-    assert [turn.text for turn in bot.asked[0][1]] == [str(number) for number in range(68, 100)]
-    engine.close()
+    async def scenario() -> None:
+        bot = Bot()
+        engine = Engine(bot, workers=1)
+        await engine.submit("short", [Turn("user", str(number)) for number in range(100)])
+        assert [turn.text for turn in bot.asked[0][1]] == [str(number) for number in range(68, 100)]
+        engine.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_page_of_the_manual_has_the_anchors_of_its_sections_and_no_markup_but_its_own() -> None:

@@ -91,7 +91,9 @@ def show_answer(console: Console, answer: Answer, *, pause: Callable[[float], No
 
 def answer_json(question: str, answer: Answer) -> str:
     """Return an answer as JSON: the fields of the API's `byheart` object, and the texts."""
-    return json.dumps({"question": question, "answer": answer.text, **describe(answer)}, ensure_ascii=False, indent=2)
+    return json.dumps(
+        {"question": question, "answer": answer.text, **describe(answer, question)}, ensure_ascii=False, indent=2
+    )
 
 
 def clean(text: str) -> str:

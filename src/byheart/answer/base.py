@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from byheart.records import Citation
 
@@ -32,4 +32,22 @@ class Answerer(Protocol):
 
     def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
         """Answer the question; `history` holds the turns before it, oldest first."""
+        ...
+
+
+@runtime_checkable
+class AsyncAnswerer(Protocol):
+    """Answers without holding a thread. Cancelling the call stops the work behind it: nobody waits any more."""
+
+    async def answer_async(self, question: str, history: Sequence[Turn] = ()) -> Answer:
+        """Answer the question; `history` holds the turns before it, oldest first."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors of length 1 that lie near each other where the texts mean the same."""
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return a vector for each text, in their order. Safe to call from several threads."""
         ...

@@ -30,6 +30,7 @@ MODEL = "4-model"
 INDEX = "index"
 CALIBRATION = "calibration.json"
 
+EMBEDDED_TOKENS = 256  # what the starter's encoder was trained to read of one text
 MAX_QUESTION_CHARACTERS = 2000  # the encoder reads 64 tokens; more is pasted text
 
 
@@ -66,6 +67,11 @@ class ManualAnswerer:
         if probability < self._calibration.threshold:
             return declined(matches, probability, max_citations=self._max_citations)
         return self._answered(matches, probability)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return the fine-tuned encoder's vector of each text (protocol: base.Embedder)."""
+        vectors_N_D: list[list[float]] = self._encoder.vectors(texts, max_tokens=EMBEDDED_TOKENS).tolist()
+        return vectors_N_D
 
     def _answered(self, matches: Sequence[Match], probability: float) -> Answer:
         composed = compose(matches, max_words=self._max_words)

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import byheart
-from byheart.answer.base import Answerer
+from byheart.answer.base import Answerer, AsyncAnswerer
 from byheart.records import Document, Section
-from byheart.serve.completions import complete, read_call, stream, unknown_model
-from byheart.serve.engine import Engine, EngineBusyError
-from byheart.serve.faults import ApiError, answer_errors
-from byheart.serve.limits import GuardedRoute, SecurityHeaders
+from byheart.serve.engine import Engine
+from byheart.serve.faults import answer_errors
+from byheart.serve.limits import SecurityHeaders
+from byheart.serve.metrics import MeasuredApp, Metrics
 from byheart.serve.pages import Manual, fill_template
-from byheart.serve.schemas import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList
+from byheart.serve.routes import Bot, chat_routes, embedding_routes, machine_routes, model_routes
 from byheart.serve.widget import PUBLIC, Look, icon_file, widget_file
-
-MODEL_ALIAS = "byheart"  # names whatever model is served, so that a client needs no change with the next one
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 404, 408, 413, 415, 500, 503)
-}
-_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies must not hold the pieces back
 
 
 def create_app(
-    answerer: Answerer,
+    answerer: Answerer | AsyncAnswerer,
     *,
     model_name: str,
     title: str,
@@ -45,13 +37,15 @@ def create_app(
     look: Look | None = None,
     workers: int = 4,
     waiting: int = 64,
+    time_limit_s: float = 60.0,
 ) -> FastAPI:
     """Return the web app of one bot.
 
     `documents` and `sections` are the manual's, for the pages that citations of files open; `look` is the chat's. At
-    most `workers` questions are answered at once and `waiting` more may wait; others get 503.
+    most `workers` questions are answered at once and `waiting` more may wait; others get 429.
     """
-    engine = Engine(answerer, workers=workers, waiting=waiting)
+    engine = Engine(answerer, workers=workers, waiting=waiting, time_limit_s=time_limit_s)
+    bot = Bot(engine, Metrics(), model_name, len(sections))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -66,49 +60,15 @@ def create_app(
         docs_url=None,  # FastAPI's pages load scripts from another site; /docs is our own
         redoc_url=None,
     )
+    app.state.engine = engine
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(MeasuredApp, metrics=bot.metrics)
     answer_errors(app)
-    app.include_router(_api(engine, model_name=model_name, section_count=len(sections)))
+    for routes in (chat_routes, embedding_routes, model_routes, machine_routes):
+        app.include_router(routes(bot))
     _add_chat(app, title=title, suggestions=suggestions, look=look or Look())
     _add_pages(app, Manual(documents, sections), title=title, model_name=model_name)
     return app
-
-
-def _api(engine: Engine, *, model_name: str, section_count: int) -> APIRouter:
-    router = APIRouter(route_class=GuardedRoute)
-    model = Model(id=model_name, created=int(time.time()))
-    accepted = frozenset({model_name, MODEL_ALIAS})
-
-    @router.post("/v1/chat/completions", responses={200: {"model": ChatCompletion}, **_ERRORS}, tags=["chat"])
-    async def create_chat_completion(request: ChatRequest) -> Response:
-        """Answer the last question of a conversation from the manual."""
-        call = read_call(request, model=model_name, accepted_models=accepted)
-        try:
-            future = engine.submit(call.question, call.history)
-        except EngineBusyError as busy:
-            raise ApiError(503, str(busy), code="overloaded", headers={"retry-after": "2"}) from busy
-        if not request.stream:
-            return JSONResponse(await complete(call, future))
-        return StreamingResponse(stream(call, future), media_type="text/event-stream", headers=_STREAM_HEADERS)
-
-    @router.get("/v1/models", tags=["models"])
-    async def list_models() -> ModelList:
-        """List the one model."""
-        return ModelList(data=[model])
-
-    @router.get("/v1/models/{name:path}", responses={404: {"model": ErrorBody}}, tags=["models"])
-    async def retrieve_model(name: str) -> Model:
-        """Describe a model."""
-        if name not in accepted:
-            raise unknown_model(name, model_name)
-        return model
-
-    @router.get("/health", tags=["health"])
-    async def health() -> Health:
-        """Say that the bot is ready."""
-        return Health(model=model_name, version=byheart.__version__, sections=section_count)
-
-    return router
 
 
 def _add_chat(app: FastAPI, *, title: str, suggestions: Sequence[str], look: Look) -> None:

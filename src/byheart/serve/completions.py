@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from byheart.answer.base import Answer, Turn
-from byheart.serve.engine import Reply, count_tokens, describe, pieces, shorten, split_conversation
-from byheart.serve.faults import FAILED, ApiError, error_body
+from byheart.serve.engine import (
+    EngineBusyError,
+    Reply,
+    count_tokens,
+    describe,
+    pieces,
+    shorten,
+    split_conversation,
+)
+from byheart.serve.faults import FAILED, ApiError
 from byheart.serve.schemas import (
     AssistantMessage,
     ChatCompletion,
@@ -24,8 +32,12 @@ from byheart.serve.schemas import (
     Sources,
     Usage,
 )
+from byheart.serve.streams import DONE, KEEP_ALIVE, SHUTTING_DOWN, event
 
 MAX_QUESTION_CHARACTERS = 8000  # a page and a half of text; what is longer is no question
+
+EVENTS_AT_ONCE = 64  # words handed to the connection together: one write costs as much as building 20 events
+_HOLE = "\ufffc"
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +52,17 @@ class Call:
     model: str
     id: str
     created: int
+    prompt_tokens: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Watch:
+    """What goes with every answer: how long it may take, and who is told of it."""
+
+    time_limit_s: float
+    on_answer: Callable[[Call, Answer, Reply], None]
+    on_failure: Callable[[Exception], None]
+    keep_alive_s: float = 10.0  # proxies close a connection that is silent for 30 to 60 s
 
 
 def read_call(request: ChatRequest, *, model: str, accepted_models: frozenset[str]) -> Call:
@@ -59,7 +82,8 @@ def read_call(request: ChatRequest, *, model: str, accepted_models: frozenset[st
             param="messages",
             code="context_length_exceeded",
         )
-    return Call(request, question, history, model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()))
+    prompt_tokens = sum(count_tokens(message.text) for message in request.messages)
+    return Call(request, question, history, model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), prompt_tokens)
 
 
 def unknown_model(name: str, known: str) -> ApiError:
@@ -68,43 +92,80 @@ def unknown_model(name: str, known: str) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
-async def complete(call: Call, future: Future[Answer]) -> dict[str, Any]:
-    """Return the whole reply."""
+async def complete(call: Call, pending: asyncio.Future[Answer], watch: Watch) -> dict[str, Any]:
+    """Return the whole reply. Raises ApiError where there is none."""
     try:
-        answer = await asyncio.wrap_future(future)
+        await asyncio.wait({pending}, timeout=watch.time_limit_s)
+        answer = _result(pending)
+        reply = _reply(call, answer)
     except Exception as fault:
-        logger.exception("the bot failed to answer %r", call.question[:200])
-        raise ApiError(500, FAILED) from fault
-    reply = _reply(call, answer)
+        raise _failure(call, fault, watch) from fault
+    watch.on_answer(call, answer, reply)
     return ChatCompletion(
         id=call.id,
         created=call.created,
         model=call.model,
         choices=[Choice(message=AssistantMessage(content=reply.text), finish_reason=reply.finish_reason)],
         usage=_usage(call, reply),
-        byheart=_sources(answer),
+        byheart=_sources(call, answer),
     ).model_dump(mode="json")
 
 
-async def stream(call: Call, future: Future[Answer]) -> AsyncIterator[str]:
-    """Yield the reply as server-sent events. A failure becomes an event too: the status line has gone out already."""
-    opening = {"role": "assistant", "content": "", "refusal": None}
-    yield _event(_chunk(call, opening))
+async def stream(call: Call, pending: asyncio.Future[Answer], watch: Watch) -> AsyncGenerator[str]:
+    """Yield the reply as server-sent events, many in one text where they are there at once.
+
+    The status line has gone out already: a failure becomes an event too. While the answer is not there, comments keep
+    the connection open.
+    """
+    yield event(_chunk(call, {"role": "assistant", "content": "", "refusal": None}))
+    deadline = time.monotonic() + watch.time_limit_s
+    while not pending.done() and (left_s := deadline - time.monotonic()) > 0:
+        await asyncio.wait({pending}, timeout=min(left_s, watch.keep_alive_s))
+        if not pending.done():
+            yield KEEP_ALIVE
     try:
-        answer = await asyncio.wrap_future(future)
-        for chunk in _answer_chunks(call, answer):
-            yield _event(chunk)
-    except Exception:
-        logger.exception("the bot failed to answer %r", call.question[:200])
-        yield _event(error_body(500, FAILED))
-    yield "data: [DONE]\n\n"
+        answer = _result(pending)
+        reply = _reply(call, answer)
+        ending = "".join(event(chunk) for chunk in _ending(call, answer, reply))
+    except Exception as fault:  # noqa: BLE001  # whatever it is, it is logged and told
+        yield event(_failure(call, fault, watch).body) + DONE
+        return
+    watch.on_answer(call, answer, reply)
+    events = _text_events(call, reply.text)
+    while batch := "".join(itertools.islice(events, EVENTS_AT_ONCE)):
+        yield batch
+    yield ending + DONE
 
 
-def _answer_chunks(call: Call, answer: Answer) -> Iterator[dict[str, Any]]:
-    reply = _reply(call, answer)
-    for piece in pieces(reply.text):
-        yield _chunk(call, {"content": piece})
-    yield {**_chunk(call, {}, finish_reason=reply.finish_reason), "byheart": _sources(answer).model_dump(mode="json")}
+def _result(pending: asyncio.Future[Answer]) -> Answer:
+    if not pending.done():
+        raise TimeoutError
+    if pending.cancelled():  # by the engine: nobody else does before the answer is out
+        raise EngineBusyError(SHUTTING_DOWN)
+    return pending.result()
+
+
+def _failure(call: Call, fault: Exception, watch: Watch) -> ApiError:
+    """Return the error that the caller is told. What was asked stays out of the log; the id finds it in the storage."""
+    watch.on_failure(fault)
+    if isinstance(fault, TimeoutError):
+        return ApiError(504, f"There was no answer within {watch.time_limit_s:g} s. Please try again.", code="timeout")
+    if isinstance(fault, EngineBusyError):
+        return ApiError(503, str(fault), code="shutting_down")
+    logger.error("%s: the bot failed to answer", call.id, exc_info=fault)
+    return ApiError(500, FAILED)
+
+
+def _text_events(call: Call, text: str) -> Iterator[str]:
+    """Yield an event for each word: the chunk around the words is written once, and filled in."""
+    before, _, after = event(_chunk(call, {"content": _HOLE})).partition(json.dumps(_HOLE, ensure_ascii=False))
+    for piece in pieces(text):
+        yield before + json.dumps(piece, ensure_ascii=False) + after
+
+
+def _ending(call: Call, answer: Answer, reply: Reply) -> Iterator[dict[str, Any]]:
+    sources = _sources(call, answer).model_dump(mode="json")
+    yield {**_chunk(call, {}, finish_reason=reply.finish_reason), "byheart": sources}
     if call.request.includes_usage:
         yield {**_chunk(call, {}), "choices": [], "usage": _usage(call, reply).model_dump(mode="json")}
 
@@ -113,15 +174,18 @@ def _reply(call: Call, answer: Answer) -> Reply:
     return shorten(answer.text, stop=call.request.stop_sequences, max_tokens=call.request.token_limit)
 
 
-def _sources(answer: Answer) -> Sources:
-    described = describe(answer)
+def _sources(call: Call, answer: Answer) -> Sources:
+    described = describe(answer, call.question)
     citations = [CitedSection(**citation) for citation in described.pop("citations")]
     return Sources(citations=citations, **described)
 
 
 def _usage(call: Call, reply: Reply) -> Usage:
-    prompt = sum(count_tokens(message.text) for message in call.request.messages)
-    return Usage(prompt_tokens=prompt, completion_tokens=reply.tokens, total_tokens=prompt + reply.tokens)
+    return Usage(
+        prompt_tokens=call.prompt_tokens,
+        completion_tokens=reply.tokens,
+        total_tokens=call.prompt_tokens + reply.tokens,
+    )
 
 
 def _chunk(call: Call, delta: dict[str, Any], *, finish_reason: str | None = None) -> dict[str, Any]:
@@ -135,7 +199,3 @@ def _chunk(call: Call, delta: dict[str, Any], *, finish_reason: str | None = Non
     if call.request.includes_usage:
         chunk["usage"] = None
     return chunk
-
-
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

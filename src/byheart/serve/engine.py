@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
 
-from byheart.answer.base import Answer, Answerer, Turn
+from byheart.answer.base import Answer, Answerer, AsyncAnswerer, Embedder, Turn
 from byheart.errors import ByheartError
 from byheart.records import Citation
 
@@ -22,6 +23,14 @@ MAX_HISTORY_TURNS = 32  # older turns no longer help to understand a follow-up q
 # for all of them, and close to what their own tokenizers say of English.
 _TOKEN = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+|[^\w\s]")
 _PIECE = re.compile(r"\s*\S+\s*")
+
+_ASKS_FOR_A_PERSON = re.compile(
+    r"\b(?:talk|speak|chat|connect(?:ed)?|transfer(?:red)?)\s+(?:me\s+)?(?:to|with)\s+(?:an?\s+|your\s+|the\s+)?"
+    r"(?:real\s+|live\s+)?(?:human|person|people|agent|representative|support|someone|somebody)\b",
+    re.IGNORECASE,
+)
+
+Result = TypeVar("Result")
 
 
 class EngineBusyError(ByheartError):
@@ -38,34 +47,98 @@ class Reply:
 
 
 class Engine:
-    """Runs a blocking Answerer in a few threads, and refuses work it could not get to in reasonable time."""
+    """Runs an Answerer, a bounded number of questions at once, and refuses what it could not get to in time.
 
-    def __init__(self, answerer: Answerer, *, workers: int = 4, waiting: int = 64) -> None:
+    A blocking Answerer runs in `workers` threads; an AsyncAnswerer needs none, and `workers` bounds its calls.
+    """
+
+    def __init__(
+        self, answerer: Answerer | AsyncAnswerer, *, workers: int = 4, waiting: int = 64, time_limit_s: float = 60.0
+    ) -> None:
+        self.time_limit_s = time_limit_s
         self._answerer = answerer
         self._limit = workers + waiting
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="byheart-answer")
+        self._turns = asyncio.Semaphore(workers)
         self._lock = threading.Lock()
+        self._pending: set[asyncio.Future[Any]] = set()
         self._open = 0
+        self._closed = False
 
-    def submit(self, question: str, history: Sequence[Turn]) -> Future[Answer]:
-        """Start answering. Raises EngineBusyError where too many questions are waiting already."""
-        with self._lock:
-            if self._open >= self._limit:
-                raise EngineBusyError(f"The bot is busy: {self._open} questions are waiting. Try again in a moment.")
-            self._open += 1
-        try:
-            future = self._pool.submit(self._answerer.answer, question, history[-MAX_HISTORY_TURNS:])
-        except RuntimeError as closed:  # the pool is shutting down
-            self._release(None)
-            raise EngineBusyError("The bot is shutting down. Try again in a moment.") from closed
-        future.add_done_callback(self._release)
-        return future
+    @property
+    def open(self) -> int:
+        """How many questions are being answered or wait to be."""
+        return self._open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a question would be taken at this moment."""
+        return not self._closed and self._open < self._limit
+
+    @property
+    def embeds(self) -> bool:
+        """Whether there is an encoder to make embeddings with."""
+        return isinstance(self._answerer, Embedder)
+
+    def submit(self, question: str, history: Sequence[Turn]) -> asyncio.Future[Answer]:
+        """Start answering, in a running event loop. Cancelling the future gives the place back.
+
+        A blocking answer that has begun keeps its thread, and its place, until it ends. Raises EngineBusyError where
+        too many questions are waiting already.
+        """
+        recent = history[-MAX_HISTORY_TURNS:]
+        if isinstance(self._answerer, AsyncAnswerer):
+            self._enter()
+            task = asyncio.ensure_future(self._in_turn(self._answerer, question, recent))
+            task.add_done_callback(self._leave)
+            return self._remembered(task)
+        return self._in_thread(self._answerer.answer, question, recent)
+
+    def embed(self, texts: Sequence[str]) -> asyncio.Future[list[list[float]]]:
+        """Start making vectors, in the same bounds as answers. Raises EngineBusyError, or TypeError without encoder."""
+        if not isinstance(self._answerer, Embedder):
+            raise TypeError("this bot has no encoder")
+        return self._in_thread(self._answerer.embed, texts)
+
+    def drop(self) -> None:
+        """Give up every question at once: whoever waits is told that the server shuts down."""
+        self._closed = True
+        for pending in list(self._pending):
+            pending.cancel()
 
     def close(self) -> None:
         """Drop what has not started yet; what runs may finish."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _release(self, _done: Future[Answer] | None) -> None:
+    async def _in_turn(self, answerer: AsyncAnswerer, question: str, history: Sequence[Turn]) -> Answer:
+        async with self._turns:
+            return await answerer.answer_async(question, history)
+
+    def _in_thread(self, function: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
+        self._enter()
+        try:
+            future = self._pool.submit(function, *arguments)
+        except RuntimeError as closed:  # the pool is shutting down
+            self._leave(None)
+            raise EngineBusyError("The bot is shutting down. Try again in a moment.") from closed
+        future.add_done_callback(self._leave)
+        return self._remembered(asyncio.wrap_future(future))
+
+    def _remembered(self, pending: asyncio.Future[Result]) -> asyncio.Future[Result]:
+        self._pending.add(pending)
+        pending.add_done_callback(self._pending.discard)
+        return pending
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise EngineBusyError("The bot is shutting down. Try again in a moment.")
+            if self._open >= self._limit:
+                raise EngineBusyError(f"The bot is busy: {self._open} questions are waiting. Try again in a moment.")
+            self._open += 1
+
+    def _leave(self, _done: object) -> None:
         with self._lock:
             self._open -= 1
 
@@ -109,8 +182,11 @@ def pieces(text: str) -> Iterator[str]:
     yield from (match.group() for match in _PIECE.finditer(text))
 
 
-def describe(answer: Answer) -> dict[str, Any]:
-    """Return what byheart says beside an answer: its sources, whether it declined, how sure it is."""
+def describe(answer: Answer, question: str) -> dict[str, Any]:
+    """Return what byheart says beside an answer: its sources, whether it declined, how sure it is.
+
+    `escalate`: offer the customer a person, because the manual does not help or because they ask for one.
+    """
     return {
         "citations": [
             {"title": item.title, "heading": item.heading, "url": item.url, "score": round(item.score, 4)}
@@ -118,6 +194,7 @@ def describe(answer: Answer) -> dict[str, Any]:
         ],
         "abstained": answer.abstained,
         "confidence": round(answer.confidence, 4),
+        "escalate": answer.abstained or bool(_ASKS_FOR_A_PERSON.search(question)),
     }
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _NO_EFFECT = "accepted; has no effect, as answers are the manual's own words"
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -84,18 +86,18 @@ class ChatRequest(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2, description=_NO_EFFECT)
     seed: int | None = Field(None, description=_NO_EFFECT)
     user: str | None = Field(None, description=_NO_EFFECT)
-    metadata: dict[str, str] | None = Field(None, description=_NO_EFFECT)
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16, description=_NO_EFFECT)
     store: bool | None = Field(None, description=_NO_EFFECT)
-    service_tier: str | None = Field(None, description=_NO_EFFECT)
     safety_identifier: str | None = Field(None, description=_NO_EFFECT)
     prompt_cache_key: str | None = Field(None, description=_NO_EFFECT)
     prompt_cache_retention: str | None = Field(None, description=_NO_EFFECT)
     reasoning_effort: str | None = Field(None, description=_NO_EFFECT)
-    verbosity: str | None = Field(None, description=_NO_EFFECT)
     parallel_tool_calls: bool | None = Field(None, description=_NO_EFFECT)
     prediction: dict[str, Any] | None = Field(None, description=_NO_EFFECT)
 
     # refused, except for the value that asks for nothing
+    service_tier: Literal["auto", "default"] | None = None
+    verbosity: Literal["medium"] | None = None
     n: Literal[1] | None = None
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
@@ -135,8 +137,8 @@ class ChatRequest(BaseModel):
 
 # Parameters that ask for something else than one text from the manual.
 REFUSED = frozenset(
-    "n response_format modalities logprobs top_logprobs logit_bias tools tool_choice functions function_call audio "
-    "web_search_options".split()
+    "service_tier verbosity n response_format modalities logprobs top_logprobs logit_bias tools tool_choice functions "
+    "function_call audio web_search_options".split()
 )
 
 
@@ -163,6 +165,7 @@ class Sources(BaseModel):
     citations: list[CitedSection]
     abstained: bool = Field(description="the manual does not say; the citations are the nearest pages")
     confidence: float = Field(description="calibrated probability that the manual answers the question")
+    escalate: bool = Field(description="offer a person: the manual does not help, or the customer asks for one")
 
 
 class AssistantMessage(BaseModel):
@@ -227,9 +230,16 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """The response of GET /health."""
+    """The response of GET /health: the process lives."""
 
     status: Literal["ok"] = "ok"
     model: str
     version: str
     sections: int
+
+
+class Readiness(BaseModel):
+    """The response of GET /ready: whether a question would be answered now, and what would keep it from that."""
+
+    ready: bool
+    engine: Literal["ok", "full"]

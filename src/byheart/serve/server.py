@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -9,10 +10,27 @@ from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from byheart.errors import ByheartError
 
+GRACE_S = 5.0  # for answers that are under way when the server is told to stop
+HEAD_TIMEOUT_S = 20.0  # for the first line and headers of a request
+
 Ready = Callable[[str], None]  # called with the address to open in a browser, once requests are answered
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's HTTP, with a limit on how long the head of a connection's first request may take to arrive."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Start the clock, which uvicorn starts only between two requests."""
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_TIMEOUT_S, self._close_without_request)
+
+    def _close_without_request(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -26,9 +44,11 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 lifespan="on",
-                timeout_graceful_shutdown=2,
+                http=PatientProtocol,
+                timeout_graceful_shutdown=int(GRACE_S) + 5,
             )
         )
+        self._app = app
         self._listener = listener
         self._ready = ready
 
@@ -37,6 +57,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready(address_of(self._listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers end; those that take too long are given up, so that their streams say so before they are cut."""
+        give_up = asyncio.get_running_loop().call_later(GRACE_S, self._app.state.engine.drop)
+        await super().shutdown(sockets)
+        give_up.cancel()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer requests until Ctrl-C or `should_exit`."""
