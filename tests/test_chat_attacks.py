@@ -64,7 +64,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     host = urlsplit(address).netloc
     assert {url for url in asked if urlsplit(url).netloc != host} == set()
     # what a picture, style or script of an attack would have asked this server for
-    known = {"/", "/widget.js", "/logo", "/v1/chat/completions"}
+    known = {"/", "/widget.js", "/logo", "/brand.css", "/v1/chat/completions"}
     paths = {urlsplit(url).path for url in asked}
     assert {path for path in paths - known if not path.startswith(("/static/", "/pages/"))} == set()
 

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from browser import Chat, open_browser
-from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, static_folder
+from byheart.records import Section
+from serving import ANSWER, MOVE_SECTIONS, QUESTION, Bot, client_of, make_app, running, static_folder
 
 # Markdown → the HTML it must become
 CASES = {
@@ -368,6 +369,22 @@ def test_a_long_answer_is_read_from_its_beginning_and_the_end_is_one_click_away(
     latest.click()
     expect(chat.find(".actions").last).to_be_in_viewport()
     expect(latest).to_be_hidden()
+
+
+def test_what_to_ask_next_is_below_the_last_answer_alone(browser: Browser) -> None:
+    text = "Open the card and choose its colour in the bar above it."
+    sections = [*MOVE_SECTIONS, Section("s9", "d1", ("Cards", "Colour a <b>card"), "cards/move.md", text, 9, "")]
+    with running(make_app(Bot(), sections=sections)) as address:
+        context = browser.new_context(base_url=address, locale="en")
+        page = context.new_page()
+        page.goto("/")
+        chat = Chat(page)
+        chat.ask(QUESTION)
+        page.get_by_role("button", name="Colour a <b>card").click()
+        expect(chat.find(".user .bubble").last).to_have_text("You: Colour a <b>card")
+        expect(chat.find(".unsure")).to_be_visible()
+        expect(chat.find(".related")).to_have_count(0)
+        context.close()
 
 
 def test_without_a_script_the_page_leads_to_the_manual(browser: Browser, address: str) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, Response
 
 from browser import Chat, open_browser
 from byheart.errors import ByheartError
+from byheart.serve.colours import palette
 from byheart.serve.widget import MODULES, Look, languages, read_logo
 from serving import QUESTION, Bot, client_of, make_app, running, static_folder
 
@@ -303,6 +304,19 @@ def test_any_brand_colour_gives_readable_text(page: Page, bot: str, is_dark: boo
         [[*COLOURS, "red;}", ""], is_dark],
     )
     assert [row for row in told if row[3] < 4.5] == []
+
+
+def test_the_manuals_pages_wear_the_same_colours_as_the_chat(page: Page, bot: str) -> None:
+    page.goto(f"{bot}/pages/cards/move.md")
+    made = page.evaluate(
+        """async (colours) => {
+          const { palette } = await import("/static/widget/colours.js");
+          return colours.flatMap((colour) => [palette(colour, false), palette(colour, true)]);
+        }""",
+        COLOURS,
+    )
+    assert made == [palette(colour, is_dark) for colour in COLOURS for is_dark in (False, True)]
+    expect(page.locator("a[href='../../pages/']")).to_have_css("color", "rgb(15, 118, 110)")
 
 
 @pytest.mark.parametrize("path", LANGUAGES, ids=lambda path: path.stem)

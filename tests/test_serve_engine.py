@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byheart.answer.base import Answer, Turn
-from byheart.records import Section
+from byheart.records import Citation, Section
 from byheart.serve.engine import (
     Engine,
     EngineBusyError,
@@ -19,7 +19,7 @@ from byheart.serve.engine import (
     split_conversation,
 )
 from byheart.serve.pages import Manual, render_markdown
-from byheart.serve.suggest import suggest
+from byheart.serve.suggest import FollowUps, suggest
 from serving import ANSWER, MOVE_PAGE, MOVE_SECTIONS, QUESTION, Bot
 
 
@@ -189,3 +189,29 @@ def test_suggestions_come_from_different_pages_and_read_like_questions() -> None
     assert suggest(sections) == ("Start your first board", "Vote on cards quickly", "Guests")
     assert suggest(sections, count=1) == ("Start your first board",)
     assert suggest([]) == ()
+
+
+def test_follow_ups_are_the_cited_pages_other_headings_nearest_first() -> None:
+    def section(number: int, document: str, *path: str, text: str = "x" * 50) -> Section:
+        return Section(f"s{number}", document, path, "", text, number, "")
+
+    sections = [
+        section(0, "d1", "All about the cards of a board"),
+        section(1, "d1", "Cards", "Colour a card"),
+        section(2, "d1", "Cards", "Move a card"),
+        section(3, "d1", "Cards", "Move a card back"),
+        section(4, "d1", "Cards", "Notes"),
+        section(5, "d1", "Cards", "Link two cards together", text=""),
+        section(6, "d1", "Cards", "Delete a card"),
+        section(7, "d2", "Boards", "Share a board"),
+        section(8, "d2", "Boards", "Copy a board"),
+    ]
+
+    def cite(number: int) -> Citation:
+        return Citation("", "", "", 1.0, f"s{number}")
+
+    follow_ups = FollowUps(sections)
+    assert follow_ups.after([cite(2)]) == ("Move a card back", "Colour a card", "Delete a card")
+    assert follow_ups.after([cite(2), cite(3)], count=2) == ("Colour a card", "Delete a card")
+    assert follow_ups.after([cite(6), cite(7)], count=9)[-1] == "Copy a board"
+    assert follow_ups.after([cite(99)]) == ()

@@ -110,7 +110,12 @@ def test_a_server_told_to_stop_ends_its_streams_with_an_error() -> None:
 async def _stream(pending: asyncio.Future[Answer], **changes: Any) -> AsyncIterator[str]:
     request = ChatRequest.model_validate(BODY)
     call = read_call(request, model="example-bot", accepted_models=frozenset())
-    values: dict[str, Any] = {"time_limit_s": 5.0, "on_answer": lambda *_: None, "on_failure": lambda _: None}
+    values: dict[str, Any] = {
+        "time_limit_s": 5.0,
+        "on_answer": lambda *_: None,
+        "on_failure": lambda _: None,
+        "follow_ups": lambda _: (),
+    }
     async with contextlib.aclosing(completions.stream(call, pending, Watch(**(values | changes)))) as parts:
         async for part in parts:
             yield part

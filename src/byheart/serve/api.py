@@ -23,7 +23,8 @@ from byheart.serve.limits import SecurityHeaders
 from byheart.serve.metrics import MeasuredApp, Metrics
 from byheart.serve.pages import Manual, fill_template
 from byheart.serve.routes import Bot, chat_routes, embedding_routes, machine_routes, model_routes
-from byheart.serve.widget import PUBLIC, Look, icon_file, widget_file
+from byheart.serve.suggest import FollowUps
+from byheart.serve.widget import PUBLIC, Look, brand_file, icon_file, widget_file
 
 
 def create_app(
@@ -45,7 +46,7 @@ def create_app(
     most `workers` questions are answered at once and `waiting` more may wait; others get 429.
     """
     engine = Engine(answerer, workers=workers, waiting=waiting, time_limit_s=time_limit_s)
-    bot = Bot(engine, Metrics(), model_name, len(sections))
+    bot = Bot(engine, Metrics(), FollowUps(sections), model_name, len(sections))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +77,7 @@ def _add_chat(app: FastAPI, *, title: str, suggestions: Sequence[str], look: Loo
     chat_page = fill_template("index.html", title=title)
     script = widget_file(title=title, suggestions=suggestions, look=look)
     icon = icon_file(look)
+    brand = brand_file(look)
 
     async def show_chat(_request: Request) -> Response:
         return HTMLResponse(chat_page, headers={"cache-control": "no-cache"})
@@ -86,9 +88,13 @@ def _add_chat(app: FastAPI, *, title: str, suggestions: Sequence[str], look: Loo
     async def send_icon(request: Request) -> Response:
         return icon.response(request)
 
+    async def send_brand(request: Request) -> Response:
+        return brand.response(request)
+
     app.add_route("/", show_chat, include_in_schema=False)
     app.add_route("/widget.js", send_script, include_in_schema=False)
     app.add_route("/logo", send_icon, include_in_schema=False)
+    app.add_route("/brand.css", send_brand, include_in_schema=False)
 
 
 def _add_pages(app: FastAPI, manual: Manual, *, title: str, model_name: str) -> None:

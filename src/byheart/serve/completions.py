@@ -9,10 +9,11 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 from byheart.answer.base import Answer, Turn
+from byheart.records import Citation
 from byheart.serve.engine import (
     EngineBusyError,
     Reply,
@@ -57,11 +58,12 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Watch:
-    """What goes with every answer: how long it may take, and who is told of it."""
+    """What goes with every answer: how long it may take, who is told of it, and what may be asked next."""
 
     time_limit_s: float
     on_answer: Callable[[Call, Answer, Reply], None]
     on_failure: Callable[[Exception], None]
+    follow_ups: Callable[[Sequence[Citation]], Sequence[str]]
     keep_alive_s: float = 10.0  # proxies close a connection that is silent for 30 to 60 s
 
 
@@ -107,7 +109,7 @@ async def complete(call: Call, pending: asyncio.Future[Answer], watch: Watch) ->
         model=call.model,
         choices=[Choice(message=AssistantMessage(content=reply.text), finish_reason=reply.finish_reason)],
         usage=_usage(call, reply),
-        byheart=_sources(call, answer),
+        byheart=_sources(call, answer, watch),
     ).model_dump(mode="json")
 
 
@@ -126,7 +128,7 @@ async def stream(call: Call, pending: asyncio.Future[Answer], watch: Watch) -> A
     try:
         answer = _result(pending)
         reply = _reply(call, answer)
-        ending = "".join(event(chunk) for chunk in _ending(call, answer, reply))
+        ending = "".join(event(chunk) for chunk in _ending(call, answer, reply, watch))
     except Exception as fault:  # noqa: BLE001  # whatever it is, it is logged and told
         yield event(_failure(call, fault, watch).body) + DONE
         return
@@ -163,8 +165,8 @@ def _text_events(call: Call, text: str) -> Iterator[str]:
         yield before + json.dumps(piece, ensure_ascii=False) + after
 
 
-def _ending(call: Call, answer: Answer, reply: Reply) -> Iterator[dict[str, Any]]:
-    sources = _sources(call, answer).model_dump(mode="json")
+def _ending(call: Call, answer: Answer, reply: Reply, watch: Watch) -> Iterator[dict[str, Any]]:
+    sources = _sources(call, answer, watch).model_dump(mode="json")
     yield {**_chunk(call, {}, finish_reason=reply.finish_reason), "byheart": sources}
     if call.request.includes_usage:
         yield {**_chunk(call, {}), "choices": [], "usage": _usage(call, reply).model_dump(mode="json")}
@@ -174,10 +176,11 @@ def _reply(call: Call, answer: Answer) -> Reply:
     return shorten(answer.text, stop=call.request.stop_sequences, max_tokens=call.request.token_limit)
 
 
-def _sources(call: Call, answer: Answer) -> Sources:
+def _sources(call: Call, answer: Answer, watch: Watch) -> Sources:
     described = describe(answer, call.question)
     citations = [CitedSection(**citation) for citation in described.pop("citations")]
-    return Sources(citations=citations, **described)
+    follow_ups = [] if answer.abstained else list(watch.follow_ups(answer.citations))
+    return Sources(citations=citations, follow_ups=follow_ups, **described)
 
 
 def _usage(call: Call, reply: Reply) -> Usage:

@@ -21,6 +21,7 @@ from byheart.serve.limits import GuardedRoute
 from byheart.serve.metrics import CONTENT_TYPE, Metrics
 from byheart.serve.schemas import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList, Readiness
 from byheart.serve.streams import EventStream, unless_gone
+from byheart.serve.suggest import FollowUps
 
 MODEL_ALIAS = "byheart"  # names whatever model is served, so that a client needs no change with the next one
 
@@ -36,6 +37,7 @@ class Bot:
 
     engine: Engine
     metrics: Metrics
+    follow_ups: FollowUps
     model_name: str
     section_count: int
 
@@ -147,7 +149,7 @@ def _watch(bot: Bot) -> Watch:
     def on_failure(_fault: Exception) -> None:
         metrics.answers.labels("failed").inc()
 
-    return Watch(bot.engine.time_limit_s, on_answer, on_failure)
+    return Watch(bot.engine.time_limit_s, on_answer, on_failure, bot.follow_ups.after)
 
 
 def _busy(busy: EngineBusyError) -> ApiError:

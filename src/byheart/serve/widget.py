@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from byheart.errors import ByheartError
+from byheart.serve.colours import brand_css
 
 # In the order in which they need each other. They share one scope: a name may be declared once.
 MODULES = ("markdown", "parts", "colours", "words", "client", "transcript", "conversation", "view", "element", "main")
@@ -118,6 +119,11 @@ def icon_file(look: Look) -> File:
     if look.logo:
         return read_logo(look.logo)
     return File(_static().joinpath("icon.svg").read_bytes().replace(b"#4f46e5", look.accent.encode()), "image/svg+xml")
+
+
+def brand_file(look: Look) -> File:
+    """Return the style sheet that puts the brand's colour into the manual's pages."""
+    return File(brand_css(look.accent).encode(), "text/css")
 
 
 @functools.cache

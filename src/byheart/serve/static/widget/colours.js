@@ -39,9 +39,9 @@ function luminance(colour) {
 }
 
 function mixUntil(colour, target, isEnough) {
-  let share = 0;
-  while (share < 1 && !isEnough(mix(colour, target, share))) share += 0.04;
-  return mix(colour, target, Math.min(share, 1));
+  let step = 0;
+  while (step < 25 && !isEnough(mix(colour, target, step / 25))) step += 1;
+  return mix(colour, target, step / 25);
 }
 
 function mix(one, other, share) {
