@@ -4,13 +4,15 @@
 
 Prints, for the shipped constants and for variations of each, the share of questions whose answer holds every key fact,
 the share with the right page first, words an answer, and the shares of questions and outside questions declined; and
-the time an answer takes. The README's table comes from `byheart run`.
+the time an answer takes. The README's table comes from `byheart run`. --published measures, too, the starter's model as
+it was published, without the adapter that it brings and without any training on the manual.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import statistics
 import time
@@ -22,9 +24,13 @@ from typing import Any
 
 from byheart import answer
 from byheart.answer import bot, compose, confidence
-from byheart.answer.base import Answer
+from byheart.answer.base import Answer, Answerer
+from byheart.answer.calibrate import calibrate
+from byheart.catalog import STARTER
 from byheart.evaluate.grading import grade_answer, page_key
 from byheart.index import index as ranking
+from byheart.index.index import build_index, load_index
+from byheart.models.encoder import load_encoder
 from byheart.store import RunFolder
 
 VARIATIONS: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
@@ -35,9 +41,12 @@ VARIATIONS: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
     (compose, "FIRST_SHARE", (0.5, 1.0)),
     (compose, "MAX_PASSAGES", (1, 2, 4)),
     (compose, "NEAR_ENOUGH", (0.3, 2.0)),
-    (confidence, "FAR_PENALTY", (0.0, 2.0, 8.0)),
+    (confidence, "FAR_PENALTY", (0.0, 6.0, 20.0)),
     (confidence, "UNKNOWN_PENALTY", (0.0, 3.0)),
 )
+
+
+LIMITS = {"max_words": 150, "max_citations": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +87,17 @@ def measure(
     )
 
 
+def as_published(folder: RunFolder) -> Answerer:
+    """Return the bot that the starter's published weights make, calibrated as the others are."""
+    encoder = load_encoder(STARTER, starter_adapter=False)
+    index = build_index(load_index(folder / bot.MODEL / bot.INDEX).passages, encoder)
+    kept = bot.load_calibration(folder / bot.MODEL / bot.CALIBRATION)
+    refused = kept.refused_share if kept else 0.0
+    questions = bot.calibration_questions(folder)
+    calibration = calibrate(questions, index=index, encoder=encoder, refuse_answerable=refused)
+    return bot.ManualAnswerer(index=index, encoder=encoder, calibration=calibration, **LIMITS)
+
+
 def _same_page(url: str, source: str) -> bool:
     mine, wanted = page_key(url), page_key(source)
     return mine == wanted or wanted.endswith("/" + mine) or mine.endswith("/" + wanted)
@@ -98,6 +118,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("questions", type=Path)
     parser.add_argument("outside", type=Path, nargs="?")
+    parser.add_argument("--published", action="store_true", help="also measure the starter as it was published")
     parser.add_argument("--vary", action="store_true", help="also try other constants")
     arguments = parser.parse_args()
     questions, outside = (
@@ -106,9 +127,12 @@ def main() -> None:
     )
     folder = RunFolder(arguments.run)
     systems: tuple[answer.System, ...] = ("byheart", "untrained", "bm25")
+    bots = {system: functools.partial(answer.load, folder, system=system, **LIMITS) for system in systems}
+    if arguments.published:
+        bots["published"] = functools.partial(as_published, folder)
     trained = None
-    for system in systems:
-        loaded = answer.load(folder, system=system, max_words=150, max_citations=3)
+    for system, load in bots.items():
+        loaded = load()
         trained = trained or loaded
         loaded.answer(questions[0]["question"])
         started = time.perf_counter()

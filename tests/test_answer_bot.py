@@ -142,9 +142,9 @@ def test_the_decision_is_fitted_on_held_out_phrasings_and_never_on_the_test_ques
         dataclasses.replace(pair, question="out", kind="refusal", section_id=""),
         dataclasses.replace(pair, question="test", kind="refusal", section_id="", split="outside"),
     ])  # fmt: skip
-    folder.write("3-typical.jsonl", [TypicalQuestion("usual")])
+    folder.write("3-typical.jsonl", [TypicalQuestion("usual", answered=True), TypicalQuestion("open", answered=False)])
     found = bot.calibration_questions(folder)
-    assert (found.answered, found.outside, found.typical) == (("unseen",), ("out",), ("usual",))
+    assert (found.answered, found.outside, found.typical) == (("unseen",), ("out", "open"), ("usual",))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from byheart.answer import confidence
 from byheart.answer.calibrate import MOST_ANSWERED, CalibrationQuestions, calibrate
-from byheart.answer.confidence import Calibration, Evidence, evidence_of, penalty, sigmoid
+from byheart.answer.confidence import FAR_PENALTY, UNKNOWN_PENALTY, Calibration, Evidence, evidence_of, penalty, sigmoid
 from byheart.index.index import Index
 from toy_manual import PAGES, FakeEncoder, index_of
 
@@ -89,8 +89,10 @@ def test_many_questions_are_sampled_and_progress_is_told(index: Index) -> None:
 
 def test_usual_evidence_costs_nothing_and_unusual_evidence_lowers_the_probability() -> None:
     assert penalty(Evidence(nearness=0.7, unknown=0.1), nearness=0.5, unknown=0.2) == 0.0
-    assert penalty(Evidence(nearness=0.4, unknown=0.1), nearness=0.5, unknown=0.2) == pytest.approx(0.4)
-    assert penalty(Evidence(nearness=0.7, unknown=0.4), nearness=0.5, unknown=0.2) == pytest.approx(0.3)
+    assert penalty(Evidence(nearness=0.4, unknown=0.1), nearness=0.5, unknown=0.2) == pytest.approx(0.1 * FAR_PENALTY)
+    assert penalty(Evidence(nearness=0.7, unknown=0.4), nearness=0.5, unknown=0.2) == pytest.approx(
+        0.2 * UNKNOWN_PENALTY
+    )
     calibration = Calibration((1.0, 0.0), 0.0, 0.5, 0.2, 0.5, 0.05)
     question = np.array([1.0, 0.0], dtype=np.float32)
     usual = calibration.probability(question, Evidence(0.6, 0.0))

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from byheart.catalog import MODELS, find_model
+from byheart.catalog import MODELS, STARTER_SHA256, find_model
 from byheart.errors import ModelError
 from byheart.models import adapters
 from byheart.models.adapters import TrainedModel, base_identity, describe, load_trained, save_weights
-from byheart.models.encoder import Encoder, Vectors, load_encoder
+from byheart.models.encoder import STARTER_ADAPTER, Encoder, Vectors, load_encoder
+from byheart.store import file_digest
 from training import tiny_bert
 
 TEXTS = ["open the boards menu", "how do i delete cards ?", "votes"]
@@ -154,3 +155,15 @@ def test_texts_come_back_in_their_order_whatever_their_length(base: str) -> None
     alone = np.stack([encoder.encode_one(text).vector_D for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert [len(encoder.encode_one(text).starts_T) for text in texts] == [1, 16, 0, 2]
+
+
+def test_the_starter_brings_an_adapter_beside_the_published_weights_and_is_named_by_both() -> None:
+    published = load_encoder("starter", precision="fp32", starter_adapter=False).vectors(TEXTS)
+    starter = load_encoder("starter", precision="fp32").vectors(TEXTS)
+    assert np.abs(starter - published).max() > 0.01
+    weights, _, adapter = base_identity("starter").partition("+")
+    assert weights == STARTER_SHA256
+    assert adapter == file_digest(STARTER_ADAPTER)
+    config = json.loads((STARTER_ADAPTER / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert sum(file.stat().st_size for file in STARTER_ADAPTER.iterdir()) < 1_000_000

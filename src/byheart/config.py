@@ -87,7 +87,7 @@ class AnswerConfig(_Part):
     max_words: int = Field(150, ge=20, le=1000, description="longest answer")
     max_citations: int = Field(3, ge=1, le=10, description="most sections cited for one answer")
     refuse_answerable: float = Field(
-        0.05, ge=0, le=0.5, description="share of answerable questions that may be refused to keep inventions out"
+        0.04, ge=0, le=0.5, description="share of answerable questions that may be refused to keep inventions out"
     )
 
 

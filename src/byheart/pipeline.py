@@ -59,14 +59,14 @@ STAGES = (
         "synthesize",
         settings=("synthesize", "ingest.language"),
         reads=("2-sections.jsonl", "2-facts.jsonl"),
-        version=1,
+        version=2,
         seconds_per_document=0.5,
     ),
     Stage(
         "train",
         settings=("base_model", "train", "answer.refuse_answerable"),
         reads=("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "3-typical.jsonl"),
-        version=1,
+        version=2,
         seconds_per_document=2.5,
     ),
     Stage(

@@ -86,9 +86,10 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TypicalQuestion:
-    """A question as customers ask it about products of all kinds: what a question for a manual sounds like."""
+    """A question as customers ask it about products of all kinds: what a question for a manual sounds like, or not."""
 
     question: str
+    answered: bool  # whether the manuals of such products answer it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -153,10 +153,12 @@ def trained_encoder(model_folder: Path) -> Encoder | DualEncoder:
 def calibration_questions(folder: RunFolder) -> CalibrationQuestions:
     """Return the questions of a run that the decision to decline is fitted on."""
     pairs = folder.read("3-pairs.jsonl", Pair)
+    typical = folder.read("3-typical.jsonl", TypicalQuestion)
+    outside = [pair.question for pair in pairs if pair.kind == "refusal" and pair.split == "train"]
     return CalibrationQuestions(
         answered=tuple(pair.question for pair in pairs if pair.split == "unseen phrasing"),
-        outside=tuple(pair.question for pair in pairs if pair.kind == "refusal" and pair.split == "train"),
-        typical=tuple(item.question for item in folder.read("3-typical.jsonl", TypicalQuestion)),
+        outside=(*outside, *(item.question for item in typical if not item.answered)),
+        typical=tuple(item.question for item in typical if item.answered),
     )
 
 

@@ -26,7 +26,7 @@ Flags = NDArray[np.bool_]
 
 # Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown: a middle of what was tried
 # on three manuals (docs/experiments.md; `bench/bench_answers.py --vary` tries others).
-FAR_PENALTY = 4.0
+FAR_PENALTY = 12.0
 UNKNOWN_PENALTY = 1.5
 UNUSUAL = 0.1  # share of answerable questions that count as unusually far, or unusual in their words
 

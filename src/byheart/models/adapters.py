@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
-from byheart.catalog import find_model
+from byheart.catalog import STARTER, find_model
 from byheart.errors import ModelError
-from byheart.models.encoder import Encoder, load_encoder, model_source, peft_warnings_off, quiet
+from byheart.models.encoder import STARTER_ADAPTER, Encoder, load_encoder, model_source, peft_warnings_off, quiet
 from byheart.store import file_digest
 
 DESCRIPTION = "byheart.json"
@@ -161,10 +161,11 @@ def load_trained(folder: Path, *, precision: str = "auto") -> Encoder:
 
 
 def base_identity(base_model: str) -> str:
-    """Return what tells a base model from another: the sha256 of its weights, or its hub id."""
+    """Return what tells a base model from another: the sha256 of its weights (all of them), or its hub id."""
     source = model_source(base_model)
     weights = Path(source) / "model.safetensors"
-    return file_digest(weights) if weights.exists() else source
+    digest = file_digest(weights) if weights.exists() else source
+    return f"{digest}+{file_digest(STARTER_ADAPTER)}" if base_model == STARTER else digest
 
 
 def _short(names: tuple[str, ...]) -> list[str]:

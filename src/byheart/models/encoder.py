@@ -28,6 +28,8 @@ from byheart.models.precision import choose_precision
 from byheart.store import file_digest
 
 MAX_TOKENS = 256  # all-MiniLM-L6-v2 was trained on no longer texts
+# What every starter knows before it reads a manual: the language of customers (scripts/train_starter.py).
+STARTER_ADAPTER = Path(__file__).parent / "starter_adapter"
 _FEW_TOKENS = 128
 _TOKENS_PER_BATCH = 4096  # enough to fill the cores, little enough to stay under 200 MB
 
@@ -172,11 +174,17 @@ class DualEncoder:
 
 
 def load_encoder(
-    base_model: str, *, adapter: Path | None = None, precision: str = "auto", adapter_scale: float = 1.0
+    base_model: str,
+    *,
+    adapter: Path | None = None,
+    precision: str = "auto",
+    adapter_scale: float = 1.0,
+    starter_adapter: bool = True,
 ) -> Encoder:
     """Load a base model, and on top of it a LoRA adapter or the fully trained weights in the folder `adapter`.
 
-    `adapter_scale`: how much of a LoRA adapter is added, 1 for all of it.
+    `adapter_scale`: how much of a LoRA adapter is added, 1 for all of it. `starter_adapter`: False leaves the starter
+    as all-MiniLM-L6-v2 was published.
 
     Raises ModelError where the weights are missing, damaged or of a kind that this family cannot run.
     """
@@ -187,6 +195,8 @@ def load_encoder(
         tokenizer = AutoTokenizer.from_pretrained(source)
         with quiet():
             model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        if base_model == STARTER and starter_adapter and not full:
+            model = _merged(model, STARTER_ADAPTER, 1.0)
         if adapter is not None and not full:
             model = _merged(model, adapter, adapter_scale)
     except (OSError, ValueError, KeyError, SafetensorError) as fault:

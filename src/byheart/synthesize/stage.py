@@ -18,6 +18,7 @@ from byheart.records import Coverage, Document, Fact, Section, TypicalQuestion
 from byheart.store import RunFolder
 from byheart.synthesize import filters
 from byheart.synthesize.curate import Curated, curated, level_counts
+from byheart.synthesize.help_centres import typical_questions
 from byheart.synthesize.offline import OfflineTeacher
 from byheart.synthesize.offline_outside import inside_questions
 from byheart.synthesize.openai_teacher import OpenAITeacher
@@ -53,7 +54,8 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     )
     coverage = _coverage(requests, answers, result)
     _write(folder, config, requests, result, coverage)
-    folder.write("3-typical.jsonl", [TypicalQuestion(question) for question in inside_questions()])
+    written = [TypicalQuestion(question, answered=True) for question in inside_questions()]
+    folder.write("3-typical.jsonl", [*written, *typical_questions()])
     _name_gaps(coverage, notify)
     return StageResult(OUTPUTS, _counts(requests, result, coverage), {"teacher": f"{teacher.name}: {reason}"})
 
