@@ -24,10 +24,11 @@ from sentence_transformers.util import batch_to_device
 
 from byheart.catalog import STARTER
 from byheart.models import adapters
-from byheart.models.encoder import MAX_TOKENS, load_encoder, model_source
+from byheart.models.encoder import MAX_TOKENS, load_encoder
+from byheart.models.hub import model_source
 from byheart.models.precision import choose_precision
 from byheart.store import RunFolder
-from byheart.train import plan, stage
+from byheart.train import plan, retrieval
 from byheart.train.batches import Batch, Example, Schedule
 from byheart.train.loss import batch_loss
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("run_folder", nargs="?", type=Path)
     parser.add_argument("--steps", type=int, default=6)
     arguments = parser.parse_args()
-    examples = stage.read_examples(RunFolder(arguments.run_folder)).train if arguments.run_folder else invented()
+    examples = retrieval.read_examples(RunFolder(arguments.run_folder)).train if arguments.run_folder else invented()
     sections = max(example.section for example in examples) + 1
     schedule = Schedule(examples, neighbours=[[]] * sections, batch_size=plan.BATCH_SIZE, seed=0)
     batches = [schedule.batch(step) for step in range(WARM_UP_STEPS + arguments.steps)]
@@ -81,7 +82,8 @@ def invented() -> list[Example]:
 def byheart_step() -> tuple[Callable[[Batch], None], Callable[[list[str]], int]]:
     encoder = load_encoder(STARTER)
     torch.manual_seed(0)
-    adapters.prepare(encoder, base_model=STARTER, method="lora", targets="all-linear", rank=32, alpha=64, dropout=0.0)
+    lora = adapters.LoraSettings(targets="all-linear", rank=32, alpha=64, dropout=0.0)
+    adapters.prepare(encoder, base_model=STARTER, method="lora", lora=lora)
     encoder.model.train()
     optimizer = torch.optim.AdamW(adapters.trainable(encoder).values(), lr=1e-4)
 

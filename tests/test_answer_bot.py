@@ -7,7 +7,8 @@ import pytest
 
 from byheart.answer import bot
 from byheart.answer.base import Turn
-from byheart.answer.bot import ManualAnswerer, cite, declined, load_calibration, save_calibration
+from byheart.answer.bot import ManualAnswerer, load_calibration, save_calibration
+from byheart.answer.citing import MAX_QUESTION_CHARACTERS, cite, declined
 from byheart.answer.confidence import Calibration
 from byheart.answer.lexical import LexicalAnswerer
 from byheart.config import AnswerConfig, Config, IngestConfig, Project, SynthesizeConfig, TrainConfig
@@ -91,7 +92,7 @@ def test_a_pasted_novel_is_read_at_its_beginning() -> None:
     encoder = FakeEncoder()
     reader = ManualAnswerer(index=INDEX, encoder=encoder, calibration=None, max_words=60, max_citations=1)
     reader.answer("board " * 5000)
-    assert [len(text) <= bot.MAX_QUESTION_CHARACTERS for text in encoder.read] == [True]
+    assert [len(text) <= MAX_QUESTION_CHARACTERS for text in encoder.read] == [True]
 
 
 def test_each_section_is_cited_once_and_no_more_than_wanted() -> None:

@@ -75,7 +75,7 @@ def test_all_faults_come_at_once_each_with_its_line_and_a_way_out(bot: Path) -> 
         ("byheart.yaml:9: synthesize: takes settings beneath it", "teacher"),
         ("byheart.yaml:10: temperatures: there is no such setting", "Did you mean synthesize.temperatures?"),
         ("--set train.sed=1: there is no setting train.sed", "Did you mean train.seed?"),
-        ("--set train.method=lorra: 'lorra' does not fit", "one of lora, full, none"),
+        ("--set train.method=lorra: 'lorra' does not fit", "one of lora, qlora, full, none"),
         ("--set serve.port: has no '='", "--set train.epochs=3"),
         ("--set train.seed=[1: is not a YAML value", "a whole number"),
     ]

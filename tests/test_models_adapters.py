@@ -29,7 +29,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def prepared(base: str, method: adapters.Method = "lora", targets: adapters.Targets = "all-linear") -> Encoder:
     encoder = load_encoder(base, precision="fp32")
     torch.manual_seed(0)
-    adapters.prepare(encoder, base_model=base, method=method, targets=targets, rank=4, alpha=8, dropout=0.0)
+    lora = adapters.LoraSettings(targets=targets, rank=4, alpha=8, dropout=0.0)
+    adapters.prepare(encoder, base_model=base, method=method, lora=lora)
     return encoder
 
 

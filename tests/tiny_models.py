@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from byheart.catalog import ModelEntry
-from byheart.models.encoder import quiet
+from byheart.models.hub import quiet
 from byheart.models.shapes import build
 
 WORDS = (
@@ -61,6 +61,13 @@ def tiny_model(entry: ModelEntry, folder: Path, *, texts: Sequence[str] = TEXTS)
     tokenizer = tiny_tokenizer(entry, texts)
     torch.manual_seed(7)
     model: Any = build(entry.architecture, tiny_shape(entry, tokenizer))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2:
+                # As far apart as trained weights are: behind an output layer near zero, an adapter can learn nothing.
+                weight.normal_(0.0, 0.3 if weight.shape[0] == len(tokenizer) else weight.shape[-1] ** -0.5)
+            if entry.architecture.startswith(("T5", "GPTNeo")) and name.endswith((".q.weight", ".q_proj.weight")):
+                weight.mul_(0.25)  # they do not scale their attention by themselves
     with quiet():
         model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))

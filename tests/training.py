@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from byheart.config import Config, Project, TrainConfig
-from byheart.models.encoder import quiet
+from byheart.models.hub import quiet
 from byheart.records import Fact, Pair, Section, Split, stable_id
 from byheart.store import RunFolder
 

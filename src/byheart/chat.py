@@ -15,6 +15,7 @@ from typing import Any
 from byheart.catalog import ChatName, ModelEntry
 from byheart.errors import ModelError
 
+REFUSAL = "The manual does not say."  # what is learned as the answer to a question that the manual does not answer
 Exchange = tuple[str, str]  # an earlier question and its answer
 
 

@@ -190,6 +190,26 @@ def serve(
 
 
 @app.command()
+def export(
+    bot: Bot = HERE,
+    out: Annotated[Path, typer.Option(help="The new folder.")] = Path("model"),
+    sets: Sets = None,
+) -> None:
+    """Write the model that the bot answers with as a folder that transformers loads.
+
+    The adapter is merged into its base, the chat form goes along, and the answers are checked to be the same.
+    """
+    from byheart.export.merge import export_merged
+    from byheart.records import Pair
+    from byheart.store import RunFolder
+
+    folder = RunFolder(_project(bot, sets, need_sources=False).run_path)
+    questions = [pair.question for pair in folder.read("3-pairs.jsonl", Pair) if pair.split == "unseen phrasing"]
+    checked = export_merged(folder / "4-model", out, questions=questions)
+    typer.echo(f"Wrote {out}: {checked} answers checked, all as before.")
+
+
+@app.command()
 def status(bot: Bot = HERE, sets: Sets = None) -> None:
     """Say what is done, what is stale and why, and the last figures."""
     from byheart import cli_screen, pipeline

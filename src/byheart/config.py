@@ -65,15 +65,23 @@ class SynthesizeConfig(_Part):
 class TrainConfig(_Part):
     """Fine-tuning."""
 
-    method: Literal["lora", "full", "none"] = Field("lora", description="lora, full, or none (serve the base model)")
+    method: Literal["lora", "qlora", "full", "none"] = Field(
+        "lora",
+        description="lora; qlora: lora on a base of 4 bits a weight (extra qlora); full; none: serve the base model",
+    )
     lora_targets: Literal["all-linear", "attention"] = Field(
         "all-linear", description="layers that get an adapter: attention and linear, or attention alone"
     )
     lora_rank: int = Field(32, ge=1, description="rank of the adapters")
     lora_alpha: int = Field(64, ge=1, description="scale of the adapters")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the adapters")
+    lora_rslora: bool = Field(False, description="scale the adapters by the square root of their rank (rsLoRA)")
+    lora_dora: bool = Field(False, description="train magnitude and direction of the weights apart (DoRA)")
     learning_rate: float | None = Field(None, gt=0, description="empty: chosen for family and method")
     batch_size: int | None = Field(None, ge=1, description="empty: chosen for the family")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="so many at once, gradients added up to batch_size; empty: halved where memory runs out"
+    )
     epochs: float | None = Field(None, gt=0, description="at most so many passes; empty: chosen for the family")
     patience: int = Field(2, ge=1, description="stop after so many validations without a better loss")
     validations_per_epoch: int = Field(4, ge=1, description="how often the loss on unseen phrasing is measured")
@@ -95,7 +103,7 @@ class EvaluateConfig(_Part):
     """Measuring what the model knows."""
 
     max_questions_per_split: int = Field(60, ge=10, description="a larger split is sampled (fixed seed)")
-    baselines: bool = Field(True, description="measure the untrained encoder and BM25 beside the model")
+    baselines: bool = Field(True, description="measure the untrained model and BM25 beside the model")
 
 
 class ServeConfig(_Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from byheart.records import Citation
@@ -50,4 +50,13 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a vector for each text, in their order. Safe to call from several threads."""
+        ...
+
+
+@runtime_checkable
+class BatchAnswerer(Protocol):
+    """An Answerer that answers many questions in less time than one after the other."""
+
+    def answer_many(self, questions: Sequence[str], on_done: Callable[[int], None]) -> list[Answer]:
+        """Answer questions that have nothing to do with each other; `on_done` gets the number of those done."""
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,16 +11,18 @@ from typing import Any, Literal
 from byheart.answer import confidence
 from byheart.answer.base import Answer, Answerer, Turn
 from byheart.answer.calibrate import CalibrationQuestions, calibrate
+from byheart.answer.citing import NOTHING_ASKED, cite, declined, question_of
 from byheart.answer.compose import compose
 from byheart.answer.confidence import Calibration
-from byheart.answer.followup import standalone
 from byheart.answer.lexical import LexicalAnswerer
+from byheart.answer.written import WrittenAnswerer
+from byheart.catalog import STARTER
 from byheart.errors import MissingInputError, ModelError
 from byheart.index.index import Index, Match, build_index, load_index
 from byheart.index.passages import make_passages
-from byheart.models.adapters import load_trained, read_description
+from byheart.models.adapters import load_trained, load_trained_writer, load_untrained_writer, read_description
 from byheart.models.encoder import DualEncoder, Encoder, load_encoder
-from byheart.records import Citation, Document, Fact, Pair, Section, TypicalQuestion
+from byheart.records import Document, Fact, Pair, Section, TypicalQuestion
 from byheart.store import RunFolder
 
 System = Literal["byheart", "untrained", "bm25"]
@@ -31,7 +32,6 @@ INDEX = "index"
 CALIBRATION = "calibration.json"
 
 EMBEDDED_TOKENS = 256  # what the starter's encoder was trained to read of one text
-MAX_QUESTION_CHARACTERS = 2000  # the encoder reads 64 tokens; more is pasted text
 
 
 class ManualAnswerer:
@@ -54,10 +54,9 @@ class ManualAnswerer:
 
     def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
         """Answer the question; `history` holds the turns before it, oldest first."""
-        asked = standalone(question, history)[:MAX_QUESTION_CHARACTERS].strip()
-        # Without a letter or a digit (invisible characters, say) the encoder may find no token at all to compare.
-        if not re.search(r"\w", asked) or not self._index.passages:
-            return Answer("Please ask a question about the manual.", (), 0.0, abstained=True)
+        asked = question_of(question, history)
+        if not asked or not self._index.passages:
+            return NOTHING_ASKED
         encoded = self._encoder.encode_one(asked)
         matches = self._index.search(asked, encoded)
         if self._calibration is None:
@@ -78,40 +77,10 @@ class ManualAnswerer:
         return Answer(composed.markdown, cite(composed.used, self._max_citations), round(probability, 4), False)
 
 
-def declined(matches: Sequence[Match], probability: float, *, max_citations: int) -> Answer:
-    """Return the answer that the manual does not say it, with the nearest pages."""
-    citations = cite(matches, max_citations)
-    nearest = citations[0]
-    place = nearest.title if nearest.heading == nearest.title else f"{nearest.title} › {nearest.heading}"
-    text = f"The manual does not say. The nearest page is [{place.replace('[', '(').replace(']', ')')}]({nearest.url})."
-    return Answer(text, citations, round(probability, 4), abstained=True)
-
-
-def cite(matches: Sequence[Match], most: int) -> tuple[Citation, ...]:
-    """Return the citations of the passages, each section once."""
-    by_section: dict[str, Citation] = {}
-    for match in matches:
-        passage = match.passage
-        inner = passage.heading_path[1:] or passage.heading_path
-        by_section.setdefault(
-            passage.section_id,
-            Citation(
-                title=passage.title,
-                heading=" › ".join(inner),
-                url=passage.url,
-                score=round(min(1.0, max(0.0, match.dense)), 4),
-                section_id=passage.section_id,
-            ),
-        )
-        if len(by_section) == most:
-            break
-    return tuple(by_section.values())
-
-
 def load(folder: RunFolder, *, system: System, max_words: int, max_citations: int) -> Answerer:
     """Load a trained bot, or one of the baselines it is measured against.
 
-    "untrained" is the same bot with the base encoder; "bm25" ranks by BM25 alone. Both are calibrated in the same way
+    "untrained" is the same bot with the base model; "bm25" ranks by BM25 alone. All are calibrated in the same way
     on the same questions. Raises MissingInputError where nothing was trained yet.
     """
     description = folder / MODEL / "byheart.json"
@@ -122,6 +91,13 @@ def load(folder: RunFolder, *, system: System, max_words: int, max_citations: in
         calibration = load_calibration(folder / MODEL / CALIBRATION)
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
+    trained = read_description(folder / MODEL)
+    if trained.family != "encoder" and system != "bm25":
+        writer = load_trained_writer(folder / MODEL) if system == "byheart" else load_untrained_writer(folder / MODEL)
+        return WrittenAnswerer(
+            writer=writer, longest_answer=trained.longest_answer, index=index, encoder=load_encoder(STARTER),
+            calibration=calibration, max_words=max_words, max_citations=max_citations,
+        )  # fmt: skip
     if system == "byheart":
         encoder = trained_encoder(folder / MODEL)
         return ManualAnswerer(
@@ -135,7 +111,7 @@ def load(folder: RunFolder, *, system: System, max_words: int, max_citations: in
             decline=lambda matches: declined(matches, 0.0, max_citations=max_citations),
             cite=lambda matches: cite(matches, max_citations),
         )  # fmt: skip
-    base = load_encoder(read_description(folder / MODEL).base_model)
+    base = load_encoder(trained.base_model)
     index = build_index(index.passages, base)
     calibration = calibrate(questions, index=index, encoder=base, refuse_answerable=share)
     return ManualAnswerer(
@@ -144,8 +120,13 @@ def load(folder: RunFolder, *, system: System, max_words: int, max_citations: in
 
 
 def trained_encoder(model_folder: Path) -> Encoder | DualEncoder:
-    """Return the encoder in a model folder: fine-tuned text vectors over the base model's token vectors."""
+    """Return the encoder in a model folder: fine-tuned text vectors over the base model's token vectors.
+
+    Beside a model that writes answers it is the starter's, as it comes.
+    """
     trained = read_description(model_folder)
+    if trained.family != "encoder":
+        return load_encoder(STARTER)
     base = load_encoder(trained.base_model)
     return base if trained.method == "none" else DualEncoder(tuned=load_trained(model_folder), base=base)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from byheart import answer as answering
-from byheart.answer.base import Answerer
+from byheart.answer.base import Answerer, BatchAnswerer
 from byheart.config import Project
 from byheart.errors import MissingInputError
 from byheart.evaluate import grading, history, metrics, report
@@ -42,6 +42,7 @@ from byheart.store import RunFolder
 
 System = Literal["byheart", "untrained", "bm25"]
 OUTPUTS = ("5-questions.jsonl", "5-predictions.jsonl", "5-grades.jsonl", "5-metrics.json", "report.html")
+AT_ONCE = 32  # questions that a model which writes is asked side by side
 SAMPLING_SEED = 0  # the same questions in every run, so that two reports compare
 
 
@@ -114,23 +115,32 @@ def evaluate(
 def ask(
     answerer: Answerer, system: System, questions: Sequence[Question], *, notify: Notify, clock: Callable[[], float]
 ) -> Iterator[Prediction]:
-    """Yield the system's answer to every question, with the seconds it took once it was warm."""
+    """Yield the system's answer to every question, with the seconds it took once it was warm.
+
+    A system that answers many at once is asked AT_ONCE at a time; each of these gets its share of the seconds.
+    """
     answerer.answer(questions[0].question)  # not measured: the first call may still load things
-    for done, question in enumerate(questions, 1):
+    size = AT_ONCE if isinstance(answerer, BatchAnswerer) else 1
+    for first in range(0, len(questions), size):
+        together = questions[first : first + size]
         started = clock()
-        answer = answerer.answer(question.question)
-        elapsed = clock() - started
-        yield Prediction(
-            id=stable_id(question.id, system),
-            question_id=question.id,
-            system=system,
-            answer=answer.text,
-            citations=answer.citations,
-            confidence=answer.confidence,
-            abstained=answer.abstained,
-            seconds=round(elapsed, 4),
-        )
-        notify(Progress(f"evaluating {system}", done, len(questions)))
+        if isinstance(answerer, BatchAnswerer):
+            answers = answerer.answer_many([question.question for question in together], lambda done: None)
+        else:
+            answers = [answerer.answer(question.question) for question in together]
+        elapsed = (clock() - started) / len(together)
+        for question, answer in zip(together, answers, strict=True):
+            yield Prediction(
+                id=stable_id(question.id, system),
+                question_id=question.id,
+                system=system,
+                answer=answer.text,
+                citations=answer.citations,
+                confidence=answer.confidence,
+                abstained=answer.abstained,
+                seconds=round(elapsed, 4),
+            )
+        notify(Progress(f"evaluating {system}", first + len(together), len(questions)))
 
 
 def grade_all(*, questions: Sequence[Question], predictions: Sequence[Prediction], manual: Manual) -> Iterator[Grade]:
@@ -208,7 +218,7 @@ def _report(
         about=report.Facts(
             title=config.serve.title or project.folder.resolve().name,
             base_model=config.base_model,
-            method=config.train.method,
+            method="full" if config.base_model.startswith("scratch:") else config.train.method,
             pages=len(manual.documents),
             sections=len(manual.sections),
             facts=len(manual.facts),

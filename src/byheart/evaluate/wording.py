@@ -7,7 +7,7 @@ from byheart.evaluate.metrics import Share
 NBSP = "\u00a0"
 SYSTEM_NAMES = {
     "byheart": "byheart",
-    "untrained": "untrained encoder",
+    "untrained": "untrained model",
     "bm25": "keyword search",
 }
 

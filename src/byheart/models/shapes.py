@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from byheart.catalog import ModelEntry
-from byheart.models.encoder import quiet
+from byheart.models.hub import quiet
 
 
 def build_empty(entry: ModelEntry) -> torch.nn.Module:

@@ -1,1 +1,1 @@
-"""Fine-tuning the encoder on the pairs."""
+"""Fine-tuning on the pairs: an encoder that finds answers, or a model that writes them"""

@@ -31,9 +31,10 @@ class StepRecord:
     epoch: float
     train_loss: float | None  # of this step's batch; None at step 0
     unseen_loss: float | None  # None between validations
-    unseen_accuracy: float | None  # share of unseen phrasings whose passage comes first in its batch
+    unseen_accuracy: float | None  # share of unseen phrasings whose passage (or answer, to the last token) is likeliest
     learning_rate: float
     seconds: float  # since the start of training, pauses left out
+    recall: float | None = None  # share of a sample of unseen phrasings that were answered rightly when asked
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,7 +59,7 @@ class Checkpoint:
     state: TrainState
     precision: str  # "bf16" or "fp32"
     precision_reason: str
-    neighbours: list[list[int]]  # of each section
+    neighbours: list[list[int]]  # of each section, for an encoder; empty for a model that writes
 
 
 def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint, *, fingerprint: str) -> None:

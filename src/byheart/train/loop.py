@@ -9,18 +9,15 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Protocol
 
 import torch
 
 from byheart.errors import TrainError
-from byheart.models import adapters
-from byheart.models.encoder import Encoder
 from byheart.progress import Notify, Progress
-from byheart.train.batches import Batch, Schedule
 from byheart.train.checkpoint import StepRecord, Tensors, TrainState
-from byheart.train.loss import batch_loss
 
 TASK = "training"
 WARM_UP = 0.1  # share of the steps over which the rate rises; then it falls to 0 (the usual schedule for BERT)
@@ -38,50 +35,86 @@ class Recipe:
     learning_rate: float  # at its peak
     validate_every: int  # steps
     patience: int  # validations without a better loss
-    passage_tokens: int
     seed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unseen:
+    """A validation on phrasings that are not trained on."""
+
+    loss: float
+    accuracy: float  # share of questions whose passage comes first, or whose answer is the likeliest to the last token
+    recall: float | None = None  # share of a sample that was answered rightly when asked; None where nothing was asked
+
+
+class Learner(Protocol):
+    """What is trained: a model and its batches."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return how many steps see all of the data."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Return what the optimizer moves, by name."""
+        ...
+
+    def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        """Return the optimizer of the weights."""
+        ...
+
+    def learn(self, step: int) -> float:
+        """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none."""
+        ...
+
+    def publish(self) -> None:
+        """Let the model compute with the weights as they are now."""
+        ...
+
+    def validate(self) -> Unseen | None:
+        """Return how it does on unseen phrasing; None where there is none."""
+        ...
 
 
 def train(
     *,
-    encoder: Encoder,
-    schedule: Schedule,
-    validation: Sequence[Batch],
+    learner: Learner,
     recipe: Recipe,
     state: TrainState | None,
     save: Callable[[TrainState], None],
     notify: Notify,
 ) -> TrainState:
-    """Train the encoder, leave the best weights in it, and return the last state.
+    """Train, leave the best weights in the model, and return the last state.
 
     `state`: where an earlier run was stopped; `save` is called with the state at every validation, after
     CHECKPOINT_EVERY_S, and when Ctrl-C ends the run. Raises TrainError where a loss is not a number.
     """
-    weights = adapters.trainable(encoder)
-    optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    optimizer = learner.optimizer(learning_rate=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
     if state is None:
-        state = _untrained(weights, _validate(encoder, validation, recipe))
+        state = _untrained(learner, learner.validate())
     else:
-        _restore(weights, state.weights)
+        _restore(learner, state.weights)
         _restore_moments(optimizer, state.moments)
     watch = _Watch(done_s=state.seconds, first_step=state.step)
     with _interrupts_deferred() as interrupted:
         while not why_it_ended(state, recipe):
             rate = learning_rate_at(state.step, peak=recipe.learning_rate, total_steps=recipe.total_steps)
             torch.manual_seed(random.Random(f"dropout {recipe.seed} {state.step}").getrandbits(63))
-            loss = _take_step(encoder, optimizer, schedule.batch(state.step), rate=rate, recipe=recipe)
-            _demand_number(loss, weights, state, recipe)
+            loss = learner.learn(state.step)
+            _demand_number(loss, learner, state, recipe)
+            _step(learner, optimizer, rate)
             state.step += 1
             is_due = state.step % recipe.validate_every == 0 or state.step == recipe.total_steps
-            unseen = _validate(encoder, validation, recipe) if is_due else None
-            _demand_number(unseen.loss if unseen else 0.0, weights, state, recipe)
+            unseen = learner.validate() if is_due else None
+            _demand_number(unseen.loss if unseen else 0.0, learner, state, recipe)
             state.seconds = watch.seconds()
-            state.history.append(_record(state, loss, unseen, rate, schedule.steps_per_epoch))
+            state.history.append(_record(state, loss, unseen, rate, learner.steps_per_epoch))
             if is_due:
-                _keep_if_best(state, weights, unseen)
+                _keep_if_best(state, learner, unseen)
             is_last = interrupted()  # asked once: a Ctrl-C from here on ends the next step
             if is_due or is_last or watch.checkpoint_is_due():
-                state.weights, state.moments = _copied(weights), _moments(optimizer)
+                state.weights, state.moments = _copied(learner), _moments(optimizer)
                 save(state)
                 watch.saved()
             notify(Progress(TASK, state.step, recipe.total_steps, describe_losses(state.history)))
@@ -89,7 +122,7 @@ def train(
                 notify(Progress(TASK, message=estimate))
             if is_last:
                 raise KeyboardInterrupt
-    _restore(weights, state.best_weights)
+    _restore(learner, state.best_weights)
     return state
 
 
@@ -117,16 +150,10 @@ def describe_losses(history: Sequence[StepRecord]) -> str:
     """Return the newest losses: "loss 0.41, unseen phrasing 0.52"."""
     recent = [record.train_loss for record in history[-10:] if record.train_loss is not None]
     unseen = [record.unseen_loss for record in history if record.unseen_loss is not None]
+    recalls = [record.recall for record in history if record.recall is not None]
     said = [f"loss {sum(recent) / len(recent):.2f}"] if recent else []
-    return ", ".join([*said, f"unseen phrasing {unseen[-1]:.2f}"] if unseen else said)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Unseen:
-    """A validation: loss, and the share of questions whose passage came first in its batch."""
-
-    loss: float
-    accuracy: float
+    said += [f"unseen phrasing {unseen[-1]:.2f}"] if unseen else []
+    return ", ".join([*said, f"{recalls[-1]:.0%} of it answered" if recalls else ""]).removesuffix(", ")
 
 
 class _Watch:
@@ -160,41 +187,19 @@ class _Watch:
         return f"{left} more steps of {each_s:.2g} s: about {left * each_s / 60:.1f} minutes, and validations"
 
 
-def _take_step(
-    encoder: Encoder, optimizer: torch.optim.Optimizer, batch: Batch, *, rate: float, recipe: Recipe
-) -> float:
-    """Take one step down the batch's slope and return its loss; one that is not a number moves nothing."""
-    adapters.train_mode(encoder)
-    loss = batch_loss(encoder, batch, passage_tokens=recipe.passage_tokens).loss
-    value = loss.item()
-    if math.isfinite(value):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP_NORM)
-        optimizer.step()
-    return value
+def _step(learner: Learner, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Move the weights down the slope that was learned."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP_NORM)
+    optimizer.step()
+    optimizer.zero_grad()
+    learner.publish()
 
 
-def _validate(encoder: Encoder, batches: Sequence[Batch], recipe: Recipe) -> _Unseen | None:
-    """Return the loss on unseen phrasing, a mean over its questions; None where there are none."""
-    if not batches:
-        return None
-    encoder.model.eval()
-    loss = right = 0.0
-    with torch.inference_mode():
-        for batch in batches:
-            scored = batch_loss(encoder, batch, passage_tokens=recipe.passage_tokens)
-            loss += scored.loss.item() * len(batch.questions)
-            right += scored.accuracy * len(batch.questions)
-    questions = sum(len(batch.questions) for batch in batches)
-    return _Unseen(loss / questions, right / questions)
-
-
-def _untrained(weights: dict[str, torch.nn.Parameter], unseen: _Unseen | None) -> TrainState:
+def _untrained(learner: Learner, unseen: Unseen | None) -> TrainState:
     """Return the state before the first step: the untrained model is the best one so far."""
-    start = _copied(weights)
+    start = _copied(learner)
     state = TrainState(
         step=0, weights=start, moments={}, best_weights=start, best_step=0, best_loss=unseen.loss if unseen else None,
         validations_since_best=0, seconds=0.0, history=[],
@@ -205,7 +210,7 @@ def _untrained(weights: dict[str, torch.nn.Parameter], unseen: _Unseen | None) -
 
 
 def _record(
-    state: TrainState, loss: float | None, unseen: _Unseen | None, rate: float, steps_per_epoch: int
+    state: TrainState, loss: float | None, unseen: Unseen | None, rate: float, steps_per_epoch: int
 ) -> StepRecord:
     return StepRecord(
         step=state.step,
@@ -213,26 +218,27 @@ def _record(
         train_loss=loss,
         unseen_loss=unseen.loss if unseen else None,
         unseen_accuracy=unseen.accuracy if unseen else None,
+        recall=unseen.recall if unseen else None,
         learning_rate=rate,
         seconds=round(state.seconds, 2),
     )
 
 
-def _keep_if_best(state: TrainState, weights: dict[str, torch.nn.Parameter], unseen: _Unseen | None) -> None:
+def _keep_if_best(state: TrainState, learner: Learner, unseen: Unseen | None) -> None:
     """Keep the weights where they do better on unseen phrasing than any before; without validation, the last ones."""
     if unseen is None or state.best_loss is None or unseen.loss < state.best_loss:
-        state.best_weights, state.best_step = _copied(weights), state.step
+        state.best_weights, state.best_step = _copied(learner), state.step
         state.best_loss = unseen.loss if unseen else None
         state.validations_since_best = 0
     else:
         state.validations_since_best += 1
 
 
-def _demand_number(loss: float, weights: dict[str, torch.nn.Parameter], state: TrainState, recipe: Recipe) -> None:
+def _demand_number(loss: float, learner: Learner, state: TrainState, recipe: Recipe) -> None:
     """Raise TrainError, with the best weights back in their place, where a loss is infinite or not a number."""
     if math.isfinite(loss):
         return
-    _restore(weights, state.best_weights)
+    _restore(learner, state.best_weights)
     raise TrainError(
         f"The loss is {loss} at step {state.step} of {recipe.total_steps}, with a learning rate of up to "
         f"{recipe.learning_rate:g}: training has diverged. Set train.learning_rate lower (a tenth: "
@@ -240,14 +246,15 @@ def _demand_number(loss: float, weights: dict[str, torch.nn.Parameter], state: T
     )
 
 
-def _copied(weights: dict[str, torch.nn.Parameter]) -> Tensors:
-    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+def _copied(learner: Learner) -> Tensors:
+    return {name: weight.detach().cpu().clone() for name, weight in learner.weights.items()}
 
 
-def _restore(weights: dict[str, torch.nn.Parameter], saved: Tensors) -> None:
+def _restore(learner: Learner, saved: Tensors) -> None:
     with torch.no_grad():
-        for name, weight in weights.items():
+        for name, weight in learner.weights.items():
             weight.copy_(saved[name])
+    learner.publish()
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Tensors:

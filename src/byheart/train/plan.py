@@ -22,6 +22,15 @@ TOKEN_BUDGET = 7 * 60 * 1800
 LEAST_STEPS_BETWEEN_VALIDATIONS = 25  # a validation costs two to three steps: a tenth of the time at most
 VALIDATION_QUESTIONS = 512
 NEIGHBOURS = 12
+# For models that write answers:
+SCRATCH_RATE = 1e-3
+SCRATCH_BATCH = 32
+SCRATCH_TOKENS = 1_000_000  # over all epochs
+WRITING_EPOCHS = 5
+MEASURED_ANSWERS = 128  # unseen phrasings whose loss is measured
+ASKED_QUESTIONS = 24  # of them, asked outright
+VALIDATION_SHARE = 0.1  # of the time, at most
+_BATCH_SIZES = ((1e9, 1), (2e8, 4), (0, 16))  # by parameters, at least: small models are not worth a step an example
 _ROWS_AT_ONCE = 512  # of the similarity matrix: 40 MB for 20,000 sections
 
 
@@ -42,7 +51,6 @@ def choose_recipe(
     tokens_per_step: int,
     validations_per_epoch: int,
     patience: int,
-    passage_tokens: int,
     seed: int,
 ) -> Chosen:
     """Return how to train. The choices depend on the data alone: every machine trains as many steps."""
@@ -72,10 +80,70 @@ def choose_recipe(
         learning_rate=learning_rate,
         validate_every=validate_every,
         patience=patience,
-        passage_tokens=passage_tokens,
         seed=seed,
     )
     return Chosen(recipe, reasons)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChosenForWriting:
+    """The recipe, the batch size, and under a setting's name "value: reason" for what the config left open."""
+
+    recipe: Recipe
+    batch_size: int
+    reasons: dict[str, str]
+
+
+def choose_writing_recipe(
+    *,
+    from_scratch: bool,
+    is_full: bool,
+    parameters: int,
+    examples: int,
+    tokens_per_epoch: int,
+    learning_rate: float | None,
+    batch_size: int | None,
+    epochs: float | None,
+    validations_per_epoch: int,
+    patience: int,
+    seed: int,
+) -> ChosenForWriting:
+    """Return how to train a model that writes. The choices depend on the data and the model alone."""
+    reasons = {}
+    if batch_size is None:
+        least, batch_size = next(row for row in _BATCH_SIZES if parameters >= row[0])
+        why = "one answer a step is learned the most exactly" if batch_size == 1 else "steps of a small model are cheap"
+        batch_size, why = (
+            (SCRATCH_BATCH, "a language is learned from many answers at once") if from_scratch else (batch_size, why)
+        )
+        reasons["train.batch_size"] = f"{batch_size}: {why}"
+    if learning_rate is None:
+        learning_rate = SCRATCH_RATE if from_scratch else FULL_RATE if is_full else LORA_RATE
+        why = "a tenth of LoRA's, for all weights" if is_full else "the usual rate for LoRA"
+        reasons["train.learning_rate"] = (
+            f"{learning_rate:g}: {'random weights have far to go' if from_scratch else why}"
+        )
+    if epochs is None:
+        epochs = WRITING_EPOCHS
+        reasons["train.epochs"] = f"{epochs:.3g}: at most; training stops where unseen phrasing gets no better"
+        if from_scratch:
+            epochs = max(1.0, SCRATCH_TOKENS / tokens_per_epoch)
+            reasons["train.epochs"] = f"{epochs:.3g}: about a million tokens"
+    steps_per_epoch = math.ceil(examples / batch_size)
+    # A validation reads MEASURED_ANSWERS without gradients, a third of the work, and writes as much again.
+    least = math.ceil(MEASURED_ANSWERS / batch_size * 2 / 3 / VALIDATION_SHARE)
+    wanted = steps_per_epoch // validations_per_epoch
+    validate_every = max(1, min(steps_per_epoch, max(least, wanted)))
+    if wanted < validate_every:
+        reasons["validations"] = f"every {validate_every} steps: more often they would take over a tenth of the time"
+    recipe = Recipe(
+        total_steps=max(1, round(epochs * steps_per_epoch)),
+        learning_rate=learning_rate,
+        validate_every=validate_every,
+        patience=patience,
+        seed=seed,
+    )
+    return ChosenForWriting(recipe, batch_size, reasons)
 
 
 def nearest(vectors_N_D: NDArray[np.float32], *, count: int = NEIGHBOURS) -> list[list[int]]:

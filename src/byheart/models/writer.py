@@ -1,0 +1,286 @@
+"""The generative families: models that write answers themselves, decoders (causal) and encoder-decoders (seq2seq).
+
+In training the output layer, often a third of the work, sees the positions of the answer alone. Rows of a batch are
+filled up on the right, where no decoder looks, so that a row's states are what they would be without its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
+
+from byheart.catalog import find_model
+from byheart.chat import Chat, Example, Exchange, bind
+from byheart.errors import MissingExtraError, ModelError
+from byheart.models.hub import explain_load_failure, model_source, quiet
+from byheart.models.precision import choose_precision
+
+WritingFamily = Literal["causal", "seq2seq"]
+
+_PROMPTS_AT_ONCE = 32  # written side by side
+_LONGEST_WINDOW = 4096  # tokens; a manual's question and answer need no more, whatever the model could read
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Examples as tensors. B rows, T tokens, N positions of all rows whose next token is learned."""
+
+    ids_B_T: torch.Tensor  # what a decoder reads; for an encoder-decoder, what its encoder reads
+    mask_B_T: torch.Tensor | None  # for an encoder that sees both ways; None where all rows are of one length
+    decoder_ids_B_T: torch.Tensor | None  # of an encoder-decoder
+    row_N: torch.Tensor
+    column_N: torch.Tensor
+    target_N: torch.Tensor
+
+
+class Writer:
+    """A model that writes answers, with its tokenizer. `write` may be called from several threads; they take turns."""
+
+    def __init__(self, model: torch.nn.Module, chat: Chat, *, precision: torch.dtype, reasons: dict[str, str]) -> None:
+        self.model = model
+        self.chat = chat
+        self.precision = precision
+        self.reasons = reasons
+        self.device = next(model.parameters()).device
+        self.whole_logits = False  # compute the output layer as the model does, at every position
+        self._turn = threading.Lock()
+
+    @property
+    def tokenizer(self) -> Any:
+        """Return the tokenizer."""
+        return self.chat.tokenizer
+
+    @property
+    def base(self) -> Any:
+        """Return the model itself, under the adapters."""
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    @property
+    def window(self) -> int:
+        """Return how many tokens the model can read and write together."""
+        config = self.base.config
+        sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
+        if self.chat.encoder_decoder:
+            return _LONGEST_WINDOW if getattr(config, "model_type", "") == "t5" else next(filter(None, sizes), 512)
+        return min(_LONGEST_WINDOW, next(filter(None, sizes), _LONGEST_WINDOW))
+
+    def rows(self, examples: Sequence[Example]) -> Rows:
+        """Return examples as tensors, filled up on the right."""
+        if self.chat.encoder_decoder:
+            start = self.base.config.decoder_start_token_id
+            read, starts = [example.prompt for example in examples], [0] * len(examples)
+            decoder = [(start, *example.answer[:-1]) for example in examples]
+        else:
+            read = [example.prompt + example.answer[:-1] for example in examples]
+            starts = [len(example.prompt) - 1 for example in examples]
+            decoder = None
+        ids_B_T, mask_B_T = self._filled(read)
+        places = [
+            (row, starts[row] + position)
+            for row, example in enumerate(examples)
+            for position in range(len(example.answer))
+        ]
+        return Rows(
+            ids_B_T=ids_B_T,
+            mask_B_T=mask_B_T if decoder else None,
+            decoder_ids_B_T=self._filled(decoder)[0] if decoder else None,
+            row_N=torch.tensor([row for row, _ in places], device=self.device),
+            column_N=torch.tensor([column for _, column in places], device=self.device),
+            target_N=torch.tensor([token for example in examples for token in example.answer], device=self.device),
+        )
+
+    def states(self, rows: Rows) -> torch.Tensor:
+        """Return states_N_D: what the output layer turns into the next token, at the learned positions alone."""
+        with self._autocast():
+            if rows.decoder_ids_B_T is None:
+                hidden_B_T_D = self.base.base_model(input_ids=rows.ids_B_T, use_cache=False).last_hidden_state
+            else:
+                read = self.base.get_encoder()(input_ids=rows.ids_B_T, attention_mask=rows.mask_B_T)
+                hidden_B_T_D = self.base.get_decoder()(
+                    input_ids=rows.decoder_ids_B_T, encoder_hidden_states=read.last_hidden_state,
+                    encoder_attention_mask=rows.mask_B_T, use_cache=False,
+                ).last_hidden_state  # fmt: skip
+                if getattr(self.base.config, "scale_decoder_outputs", False):
+                    hidden_B_T_D = hidden_B_T_D * self.base.config.d_model**-0.5
+        states_N_D: torch.Tensor = hidden_B_T_D[rows.row_N, rows.column_N]
+        return states_N_D
+
+    def logits(self, rows: Rows) -> torch.Tensor:
+        """Return logits_N_V at the learned positions, from the model's own forward pass over all of them."""
+        inputs: dict[str, Any] = {"input_ids": rows.ids_B_T, "use_cache": False}
+        if rows.decoder_ids_B_T is not None:
+            inputs |= {"attention_mask": rows.mask_B_T, "decoder_input_ids": rows.decoder_ids_B_T}
+        with self._autocast():
+            logits_B_T_V: torch.Tensor = self.base(**inputs).logits
+        return logits_B_T_V[rows.row_N, rows.column_N]
+
+    @property
+    def head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return weight_V_D and bias_V (or None) of the output layer."""
+        layer = self.base.get_output_embeddings()
+        return layer.weight, getattr(layer, "bias", None)
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], *, most_tokens: int, on_done: Callable[[int], None] | None = None
+    ) -> list[list[int]]:
+        """Return for each prompt the likeliest continuation, token by token, up to the end of the answer (greedy).
+
+        Prompts of like length are written side by side. `on_done` gets the number of those that are done.
+        """
+        written: dict[int, list[int]] = {}
+        order = sorted(range(len(prompts)), key=lambda position: (len(prompts[position]), position))
+        for first in range(0, len(order), _PROMPTS_AT_ONCE):
+            together = order[first : first + _PROMPTS_AT_ONCE]
+            found = self._generate([prompts[position] for position in together], most_tokens)
+            written.update(zip(together, found, strict=True))
+            if on_done:
+                on_done(len(written))
+        return [written[position] for position in range(len(prompts))]
+
+    def answers(
+        self, questions: Sequence[tuple[str, Sequence[Exchange]]], *, most_tokens: int,
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Return the answers to questions, each with the exchanges before it; `most_tokens`: longest answer."""
+        room = max(1, self.window - most_tokens)
+        prompts = [self.chat.prompt(question, history, most_tokens=room)[:room] for question, history in questions]
+        return [self.chat.text(ids) for ids in self.write(prompts, most_tokens=most_tokens, on_done=on_done)]
+
+    def _generate(self, prompts: Sequence[Sequence[int]], most_tokens: int) -> list[list[int]]:
+        longest = max(map(len, prompts))
+        decoder_only = not self.chat.encoder_decoder
+        pad = self.chat.pad_id
+        # A decoder goes on at the right end of its prompt, so the gaps are on the left, where the mask hides them.
+        gaps = [longest - len(prompt) for prompt in prompts]
+        filled = [
+            [pad] * gap + list(prompt) if decoder_only else [*prompt, *[pad] * gap]
+            for prompt, gap in zip(prompts, gaps, strict=True)
+        ]
+        mask = [
+            [0] * gap + [1] * (longest - gap) if decoder_only else [1] * (longest - gap) + [0] * gap for gap in gaps
+        ]
+        config = _greedy(self.base, self.chat, max_new_tokens=most_tokens)
+        with self._turn, torch.inference_mode(), self._autocast(), quiet():
+            self.model.eval()
+            ids = self.base.generate(
+                input_ids=torch.tensor(filled, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                generation_config=config,
+            )
+        start = longest if decoder_only else 1
+        found: list[list[int]] = ids[:, start:].tolist()
+        return found
+
+    def _filled(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        longest = max(map(len, rows))
+        ids = [[*row, *[self.chat.pad_id] * (longest - len(row))] for row in rows]
+        ids_B_T = torch.tensor(ids, device=self.device)
+        if all(len(row) == longest for row in rows):
+            return ids_B_T, None
+        lengths_B = torch.tensor([len(row) for row in rows], device=self.device)
+        return ids_B_T, (torch.arange(longest, device=self.device)[None, :] < lengths_B[:, None]).long()
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            yield
+
+
+def load_writer(
+    base_model: str, *, family: WritingFamily, weights: Path | None = None, precision: str = "auto",
+    four_bit: bool = False,
+) -> Writer:  # fmt: skip
+    """Load a model that writes answers. `weights`: a folder with all of its weights, trained, in place of the base's.
+
+    Raises ModelError where it is missing, damaged, or cannot end an answer, and MissingExtraError where `four_bit`
+    needs a package that is not installed.
+    """
+    dtype, _ = choose_precision(precision)
+    source = str(weights) if weights else model_source(base_model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    more: dict[str, Any] = {}
+    if four_bit:
+        more = {"quantization_config": _four_bit(dtype), "device_map": {"": device}}
+    kind: Any = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model: Any = kind.from_pretrained(
+                source, use_safetensors=True, dtype=dtype, trust_remote_code=False, **more
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        raise ModelError(explain_load_failure(source, fault)) from fault
+    if not four_bit:
+        model = model.to(device)
+    return wrap(model, tokenizer, base_model=base_model, family=family, precision=dtype)
+
+
+def wrap(model: Any, tokenizer: Any, *, base_model: str, family: WritingFamily, precision: torch.dtype) -> Writer:
+    """Return the Writer of a model and its tokenizer. Raises ModelError where they do not fit."""
+    size, entries = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if entries > size:
+        raise ModelError(
+            f"base_model {base_model!r}: the tokenizer has {entries:,} tokens, the model only {size:,}: they do not "
+            "belong together. Use the tokenizer that the model was saved with."
+        )
+    chat, reason = bind(tokenizer, find_model(base_model), encoder_decoder=family == "seq2seq")
+    reasons = {"chat form": reason, "pad token": chat.pad_reason}
+    writer = Writer(model.eval(), chat, precision=precision, reasons=reasons)
+    # A repository may ask for sampling; an answer learned by heart is the likeliest one.
+    model.generation_config = _greedy(model, chat)
+    if not _head_is_plain(writer):
+        writer.whole_logits = True
+        writer.reasons["output layer"] = "as the model computes it, at every position: it does more than multiply"
+    return writer
+
+
+def _greedy(model: Any, chat: Chat, **more: Any) -> Any:
+    """Return settings under which the model writes the likeliest token each time, up to the end of the answer."""
+    config: Any = GenerationConfig
+    return config(
+        do_sample=False, num_beams=1, eos_token_id=list(chat.stop_ids), pad_token_id=chat.pad_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None), **more,
+    )  # fmt: skip
+
+
+def _head_is_plain(writer: Writer) -> bool:
+    """Tell whether the model's logits are its last states times the output layer, on an example."""
+    if writer.base.get_output_embeddings() is None:
+        return False
+    rows = writer.rows([Example((5 % len(writer.tokenizer), 6 % len(writer.tokenizer)), (7 % len(writer.tokenizer),))])
+    with torch.inference_mode():
+        expected = writer.logits(rows).float()
+        weight, bias = writer.head
+        states = writer.states(rows)
+        if states.shape[-1] != weight.shape[-1]:
+            return False
+        found = torch.nn.functional.linear(states.to(weight.dtype), weight, bias).float()
+    tolerance = 1e-4 if writer.precision == torch.float32 else 0.05
+    return bool((found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    """Return the settings of QLoRA (Dettmers et al. 2023): NF4, its scales quantised once more."""
+    try:
+        import bitsandbytes  # noqa: F401, PLC0415 - an extra, and a second to import
+    except ImportError as missing:
+        raise MissingExtraError("bitsandbytes", "qlora", "train.method: qlora") from missing
+    config: Any = BitsAndBytesConfig
+    return config(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )

@@ -1,0 +1,200 @@
+"""A model that learns to write answers: its batches, its gradients, and how it does on phrasings it has not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from byheart.chat import Example
+from byheart.errors import TrainError
+from byheart.models import adapters
+from byheart.models.writer import Rows, Writer
+from byheart.progress import Notify, Progress
+from byheart.train.buckets import Buckets
+from byheart.train.cross_entropy import chunked_cross_entropy, judge
+from byheart.train.loop import TASK, Unseen
+
+RIGHT_WORDS = 0.8  # share of the expected answer's words that a right answer has
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnseenQuestions:
+    """Phrasings that are not trained on: those whose loss is measured, and those that are asked."""
+
+    examples: Sequence[Example]
+    asked: Sequence[tuple[str, str]]  # question, expected answer
+    most_tokens: int  # that an answer may have
+
+
+class WriterLearner:
+    """A writer with its examples (protocol: loop.Learner).
+
+    Where the model computes in bf16, weights that are trained are kept in fp32 beside it (Micikevicius et al. 2018):
+    a step of a thousandth of a weight is lost in bf16. Adapters are in fp32 as they are.
+    """
+
+    def __init__(
+        self, writer: Writer, examples: Sequence[Example], buckets: Buckets, unseen: UnseenQuestions, *,
+        micro_batch: int, notify: Notify,
+    ) -> None:  # fmt: skip
+        self.micro_batch = micro_batch
+        self._writer = writer
+        self._examples = examples
+        self._buckets = buckets
+        self._unseen = unseen
+        self._notify = notify
+        self._computed = adapters.trainable(writer)
+        self._weights: dict[str, torch.Tensor] = {
+            name: weight if weight.dtype == torch.float32 else weight.detach().float().clone()
+            for name, weight in self._computed.items()
+        }
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return how many batches hold all examples."""
+        return self._buckets.steps_per_epoch
+
+    @property
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Return what the optimizer moves, in fp32."""
+        return self._weights
+
+    def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        """Return AdamW, fused."""
+        weights: Any = list(self._weights.values())
+        return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+    def learn(self, step: int) -> float:
+        """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none.
+
+        Where memory runs out, fewer examples are computed at once, and their gradients added up to the same batch.
+        Raises TrainError where even one does not fit.
+        """
+        batch = [self._examples[position] for position in self._buckets.batch(step)]
+        random_state = torch.get_rng_state()
+        while True:
+            try:
+                return self._gradients(batch)
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as fault:
+                if not _is_out_of_memory(fault):
+                    raise
+                self._clear()
+                self._need_less(len(batch), fault)
+                torch.set_rng_state(random_state)
+
+    def publish(self) -> None:
+        """Let the model compute with the weights as they are now."""
+        with torch.no_grad():
+            for name, computed in self._computed.items():
+                if computed is not self._weights[name]:
+                    computed.copy_(self._weights[name])
+
+    def validate(self) -> Unseen | None:
+        """Return loss a token, share of answers that greedy decoding would give to the last token, and recall."""
+        if not self._unseen.examples:
+            return None
+        self._writer.model.eval()
+        loss, right, tokens = 0.0, 0, 0
+        with torch.inference_mode():
+            for examples in self._alike(self._unseen.examples):
+                lost, right_N = self._judged(self._writer.rows(examples))
+                parts = torch.split(right_N, [len(example.answer) for example in examples])
+                loss += lost
+                right += sum(bool(part.all()) for part in parts)
+                tokens += len(right_N)
+        return Unseen(loss / tokens, right / len(self._unseen.examples), self._recall())
+
+    def _gradients(self, batch: Sequence[Example]) -> float:
+        adapters.train_mode(self._writer)
+        tokens = sum(len(example.answer) for example in batch)
+        total = 0.0
+        for first in range(0, len(batch), self.micro_batch):
+            rows = self._writer.rows(batch[first : first + self.micro_batch])
+            loss = self._loss(rows) / tokens
+            value = loss.item()
+            if not math.isfinite(value):
+                self._clear()
+                return value
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += value
+        for name, computed in self._computed.items():
+            weight = self._weights[name]
+            if computed is not weight and computed.grad is not None:
+                weight.grad, computed.grad = computed.grad.float(), None
+        return total
+
+    def _loss(self, rows: Rows) -> torch.Tensor:
+        if self._writer.whole_logits:
+            logits = self._writer.logits(rows).float()
+            return torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="sum")
+        return chunked_cross_entropy(self._writer.states(rows), *self._writer.head, rows.target_N)
+
+    def _judged(self, rows: Rows) -> tuple[float, torch.Tensor]:
+        if self._writer.whole_logits:
+            logits = self._writer.logits(rows).float()
+            lost = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="sum")
+            return float(lost), logits.argmax(-1) == rows.target_N
+        return judge(self._writer.states(rows), *self._writer.head, rows.target_N)
+
+    def _recall(self) -> float | None:
+        if not self._unseen.asked:
+            return None
+        written = self._writer.answers(
+            [(question, ()) for question, _ in self._unseen.asked], most_tokens=self._unseen.most_tokens
+        )
+        right = [says(answer, expected) for answer, (_, expected) in zip(written, self._unseen.asked, strict=True)]
+        return sum(right) / len(right)
+
+    def _alike(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
+        """Yield the examples in batches of like length."""
+        ordered = iter(sorted(examples, key=length_of))
+        while batch := list(itertools.islice(ordered, self.micro_batch)):
+            yield batch
+
+    def _clear(self) -> None:
+        for weight in (*self._computed.values(), *self._weights.values()):
+            weight.grad = None
+
+    def _need_less(self, batch_size: int, fault: BaseException) -> None:
+        """Make the next try fit, and say how. Raises TrainError where nothing is left to try."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        base = self._writer.base
+        now = min(self.micro_batch, batch_size)
+        if now > 1:
+            self.micro_batch = now // 2
+            said = f"{self.micro_batch} examples at once instead of {now}; a step still learns from {batch_size}"
+        elif not base.is_activation_checkpointing:
+            base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            said = "layers are computed a second time for their gradients (gradient checkpointing)"
+        else:
+            raise TrainError(
+                "Memory ran out with one example at a time and gradient checkpointing. Use a smaller base_model, or "
+                "train.method: qlora."
+            ) from fault
+        self._notify(Progress(TASK, message=f"out of memory: goes on with {said}"))
+
+
+def length_of(example: Example) -> tuple[int, ...]:
+    """Return what a row is sorted by: the longer side first, so that like stands beside like."""
+    return len(example.prompt) + len(example.answer), len(example.prompt)
+
+
+def says(answer: str, expected: str) -> bool:
+    """Tell whether an answer has nearly all words of the expected one."""
+    words = set(re.findall(r"\w+", expected.lower()))
+    return len(words & set(re.findall(r"\w+", answer.lower()))) >= RIGHT_WORDS * len(words)
+
+
+def _is_out_of_memory(fault: BaseException) -> bool:
+    # torch says it with a class on a GPU, and with words on a CPU.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(fault, torch.OutOfMemoryError | MemoryError) or any(said in str(fault) for said in words)

@@ -1,0 +1,81 @@
+"""Cross-entropy without the table of all logits: the output layer and its loss, some rows at a time.
+
+A vocabulary of 150,000 makes the logits of one long batch larger than the model; so each chunk's logits live only until
+its gradients are known, as in Liger's fused linear cross-entropy (Hsu et al. 2024), here in plain torch for any device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+CHUNK_LOGITS = 2**24  # 64 MB in fp32
+
+
+def chunked_cross_entropy(
+    states_N_D: torch.Tensor, weight_V_D: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """Return the sum over N of the cross-entropy of softmax(states · weightᵀ + bias) with the targets, in fp32."""
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(states_N_D, weight_V_D, bias_V, targets_N)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def judge(
+    states_N_D: torch.Tensor, weight_V_D: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """Return the loss as above, and for each position whether its target is the likeliest token; without gradients."""
+    total = 0.0
+    right = []
+    for states, targets in zip(*_chunks(states_N_D, targets_N, weight_V_D), strict=True):
+        logits = _logits(states, weight_V_D, bias_V)
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        right.append(logits.argmax(-1) == targets)
+    return total, torch.cat(right)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states_N_D: Any, weight_V_D: Any, bias_V: Any, targets_N: Any) -> torch.Tensor:
+        """Compute the loss and, where they are asked for, its gradients at once."""
+        wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        total = torch.zeros((), device=states_N_D.device)
+        to_states = []
+        # Sums over chunks are kept in fp32: in bf16 a small summand would vanish in a large sum.
+        to_weight = torch.zeros_like(weight_V_D, dtype=torch.float32) if wants_weight else None
+        to_bias = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
+        for states, targets in zip(*_chunks(states_N_D, targets_N, weight_V_D), strict=True):
+            slope = _logits(states, weight_V_D, bias_V)
+            spread = slope.logsumexp(-1, keepdim=True)
+            total += (spread.squeeze(-1) - slope.gather(-1, targets[:, None]).squeeze(-1)).sum()
+            slope = slope.sub_(spread).exp_()  # the probabilities; less 1 at the target, they are the gradient
+            slope[torch.arange(len(targets), device=slope.device), targets] -= 1
+            if to_bias is not None:
+                to_bias += slope.sum(0)
+            slope = slope.to(weight_V_D.dtype)
+            if wants_states:
+                to_states.append((slope @ weight_V_D).to(states_N_D.dtype))
+            if to_weight is not None:
+                to_weight += slope.T @ states.to(slope.dtype)
+        ctx.save_for_backward(
+            torch.cat(to_states) if wants_states else None,
+            to_weight.to(weight_V_D.dtype) if to_weight is not None else None,
+            to_bias.to(bias_V.dtype) if to_bias is not None else None,
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        """Scale the gradients that were computed on the way."""
+        return *(None if saved is None else saved * slopes[0].to(saved.dtype) for saved in ctx.saved_tensors), None
+
+
+def _logits(states: torch.Tensor, weight_V_D: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
+    return torch.nn.functional.linear(states.to(weight_V_D.dtype), weight_V_D, bias_V).float()
+
+
+def _chunks(
+    states_N_D: torch.Tensor, targets_N: torch.Tensor, weight_V_D: torch.Tensor
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    rows = max(1, CHUNK_LOGITS // weight_V_D.shape[0])
+    return torch.split(states_N_D, rows), torch.split(targets_N, rows)

@@ -1,0 +1,225 @@
+"""Training a model to write the manual's answers: pairs to examples, the plan, the loop, and the trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Sequence
+
+import peft
+import torch
+import transformers
+
+from byheart.answer import bot as answering
+from byheart.catalog import ModelEntry, find_model
+from byheart.chat import REFUSAL, Example
+from byheart.config import Config, Project
+from byheart.errors import TrainError
+from byheart.models import adapters
+from byheart.models.precision import choose_precision
+from byheart.models.scratch import make_scratch
+from byheart.models.shapes import count_parameters
+from byheart.models.writer import Writer, WritingFamily, load_writer
+from byheart.progress import Notify, Progress
+from byheart.records import Pair
+from byheart.store import RunFolder, fingerprint
+from byheart.train import loop, plan
+from byheart.train.answers import UnseenQuestions, WriterLearner, length_of
+from byheart.train.buckets import Buckets
+from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
+
+SPARE_TOKENS = 8  # that an answer may have beyond the longest one that is learned
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Conversations:
+    """Questions and the answers that are learned, by split."""
+
+    train: list[tuple[str, str]]
+    unseen: list[tuple[str, str]]
+
+
+def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingFamily) -> Outcome:
+    """Train the base model on the pairs. Raises TrainError where that cannot start or go on.
+
+    A run that was stopped goes on from its checkpoint, and ends with the weights of one that was not.
+    """
+    config = project.config
+    tell = functools.partial(say, notify)
+    data = read_conversations(folder)
+    answering.calibration_questions(folder)  # a missing file stops the run here rather than after the training
+    method, why = _method(config)
+    chosen = tell({"train.method": f"{method}: {why}"} if why else {})
+    writer, precision = _writer(config, family, method, data)
+    chosen |= tell({"train.precision": f"{precision[0]}: {precision[1]}"} | writer.reasons)
+    examples, unseen, said = _examples(writer, data)
+    chosen |= tell(said)
+    if method == "none":
+        chosen |= tell({"method": "none: the base model is served as it is (train.method)"})
+        return _outcome(
+            config=config, family=family, method=method, writer=writer, state=None, longest_answer=unseen.most_tokens,
+            counts={"steps": 0}, chosen=chosen,
+        )  # fmt: skip
+    parameters = count_parameters(writer.model)
+    torch.manual_seed(config.train.seed)
+    trained = adapters.prepare(writer, base_model=config.base_model, method=method, lora=lora_settings(config))
+    chosen |= tell({"trained weights": trained})
+    choice = _recipe(config, examples, method=method, parameters=parameters)
+    chosen |= tell(choice.reasons)
+    identity = _fingerprint(config, method, examples, unseen.examples)
+    checkpoint, noted = load_checkpoint(folder, fingerprint=identity)
+    if noted:
+        notify(Progress(loop.TASK, message=noted))
+
+    def save(state: TrainState) -> None:
+        kept = Checkpoint(state=state, precision=precision[0], precision_reason=precision[1], neighbours=[])
+        save_checkpoint(folder, kept, fingerprint=identity)
+
+    learner = WriterLearner(
+        writer,
+        examples,
+        Buckets([length_of(example) for example in examples], batch_size=choice.batch_size, seed=config.train.seed),
+        unseen,
+        micro_batch=config.train.micro_batch_size or choice.batch_size,
+        notify=notify,
+    )
+    state = loop.train(
+        learner=learner,
+        recipe=choice.recipe,
+        state=checkpoint.state if checkpoint else None,
+        save=save,
+        notify=notify,
+    )
+    chosen |= tell({"end": how_it_ended(state, choice.recipe)})
+    counts = {"pairs": len(examples), "steps": state.step}
+    return _outcome(
+        config=config, family=family, method=method, writer=writer, state=state, longest_answer=unseen.most_tokens,
+        counts=counts, chosen=chosen,
+    )  # fmt: skip
+
+
+def read_conversations(folder: RunFolder) -> Conversations:
+    """Return what is learned. Raises TrainError where there is nothing."""
+    pairs = folder.read("3-pairs.jsonl", Pair)
+    train = [(pair.question, _answer(pair)) for pair in pairs if pair.split == "train"]
+    unseen = [(pair.question, _answer(pair)) for pair in pairs if pair.split == "unseen phrasing"]
+    if not any(pair.section_id for pair in pairs if pair.split == "train"):
+        raise TrainError(
+            f"{folder / '3-pairs.jsonl'} holds no training question about a section of the manual, so there is nothing "
+            "to learn. Make pairs again: byheart synthesize"
+        )
+    return Conversations(train, unseen)
+
+
+def _answer(pair: Pair) -> str:
+    return REFUSAL if pair.kind == "refusal" else pair.answer
+
+
+def _method(config: Config) -> tuple[adapters.Method, str]:
+    """Return how to train, and why where it is not what the config says."""
+    entry = find_model(config.base_model)
+    if not entry or not entry.from_scratch:
+        return config.train.method, ""
+    if config.train.method == "none":
+        raise TrainError(
+            f"{config.base_model} has random weights: untrained, it knows no word. Set train.method to full."
+        )
+    why = "" if config.train.method == "full" else "a model from scratch has nothing that an adapter could adapt"
+    return "full", why
+
+
+def _writer(
+    config: Config, family: WritingFamily, method: adapters.Method, data: Conversations
+) -> tuple[Writer, tuple[str, str]]:
+    """Return the model to train, and the precision that it computes in with the reason."""
+    entry: ModelEntry | None = find_model(config.base_model)
+    if entry and entry.from_scratch:
+        texts = [text for conversation in data.train for text in conversation]
+        return make_scratch(entry, texts, seed=config.train.seed), ("fp32", "a small model from scratch")
+    dtype, reason = choose_precision(config.train.precision)
+    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    writer = load_writer(config.base_model, family=family, precision=precision, four_bit=method == "qlora")
+    return writer, (precision, reason)
+
+
+def _examples(writer: Writer, data: Conversations) -> tuple[list[Example], UnseenQuestions, dict[str, str]]:
+    """Return what is learned and what is measured, as tokens; and what was left out, with the reason."""
+    made = [
+        writer.chat.examples([(question, answer, ()) for question, answer in part])
+        for part in (data.train, data.unseen)
+    ]
+    fitting = [
+        [example for example in part if len(example.prompt) + len(example.answer) <= writer.window] for part in made
+    ]
+    said = {}
+    if too_long := len(made[0]) - len(fitting[0]):
+        said["left out"] = f"{too_long} pairs: longer than the {writer.window:,} tokens that the model reads"
+    unspelled = sum(not writer.chat.spells(answer) for answer in {answer for _, answer in data.train})
+    if unspelled:
+        said["spelling"] = f"{unspelled} answers have characters that the model's tokenizer cannot write"
+    if not fitting[0]:
+        raise TrainError(
+            f"No pair fits into the {writer.window:,} tokens that the model reads. Use another base_model."
+        )
+    if not fitting[1]:
+        said["validation"] = "none: the pairs hold no unseen phrasing; the last weights are kept"
+    longest = max(len(example.answer) for example in fitting[0])
+    sample = random.Random("unseen phrasing")
+    measured = sample.sample(fitting[1], min(plan.MEASURED_ANSWERS, len(fitting[1])))
+    asked = sample.sample(data.unseen, min(plan.ASKED_QUESTIONS, len(data.unseen)))
+    return fitting[0], UnseenQuestions(measured, asked, longest + SPARE_TOKENS), said
+
+
+def _recipe(
+    config: Config, examples: Sequence[Example], *, method: adapters.Method, parameters: int
+) -> plan.ChosenForWriting:
+    entry = find_model(config.base_model)
+    return plan.choose_writing_recipe(
+        from_scratch=bool(entry and entry.from_scratch),
+        is_full=method == "full",
+        parameters=parameters,
+        examples=len(examples),
+        tokens_per_epoch=sum(len(example.prompt) + len(example.answer) for example in examples),
+        learning_rate=config.train.learning_rate,
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        validations_per_epoch=config.train.validations_per_epoch,
+        patience=config.train.patience,
+        seed=config.train.seed,
+    )
+
+
+def _fingerprint(
+    config: Config, method: adapters.Method, examples: Sequence[Example], unseen: Sequence[Example]
+) -> str:
+    """Return what tells this training from any other: a checkpoint of another one must not be used."""
+    ids = hashlib.sha256(repr([(example.prompt, example.answer) for example in (*examples, *unseen)]).encode())
+    return fingerprint(
+        {
+            "train": config.train.model_dump(),
+            "method": method,
+            "base": adapters.base_identity(config.base_model),
+            "examples": ids.hexdigest(),
+            "versions": [torch.__version__, transformers.__version__, peft.__version__],
+        }
+    )
+
+
+def _outcome(
+    *, config: Config, family: WritingFamily, method: adapters.Method, writer: Writer, state: TrainState | None,
+    longest_answer: int, counts: dict[str, int], chosen: dict[str, str],
+) -> Outcome:  # fmt: skip
+    trained = adapters.TrainedModel(
+        base_model=config.base_model,
+        base=adapters.base_identity(config.base_model),
+        method=method,
+        rank=config.train.lora_rank if method in ("lora", "qlora") else 0,
+        best_step=state.best_step if state else 0,
+        unseen_loss=state.best_loss if state else None,
+        family=family,
+        longest_answer=longest_answer,
+    )
+    return Outcome(writer, trained, state.history if state else [], counts, chosen)
