@@ -17,7 +17,11 @@ from typer.testing import CliRunner
 
 from byheart.catalog import MODELS, ModelEntry
 from byheart.cli import app
+from byheart.config import TrainConfig
 from byheart.config_settings import Setting, groups, json_schema, settings
+from byheart.memory import choose
+from byheart.memory.estimate import Adapters, Batch
+from byheart.memory.size import size_of
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = "<!-- Written by scripts/make_docs.py (make docs); do not edit. -->\n\n"
@@ -81,11 +85,16 @@ def models_page() -> str:
         "LoRA adapts the layers of both columns (`train.lora_targets: all-linear`, the default), or those of\n"
         "attention alone (`attention`). A gated model is downloaded after its licence is accepted on its page and\n"
         "`hf auth login`.\n\n"
+        "Memory in GB on one GPU, estimated: to answer; to train with QLoRA, LoRA (rank 32, all linear layers) and in\n"
+        "full, one row of 512 tokens at a time, with gradient checkpointing where 24 GB are not enough without. Full\n"
+        "training is shared out over several GPUs: `byheart plan --model NAME --gpus 8 --gpu-memory-gb 80` tells.\n\n"
     )
     tables = [
         f"## {title}\n\n"
-        "| base_model | parameters | architecture | chat form, end | attention | other linear layers | licence | |\n"
-        "|---|---|---|---|---|---|---|---|\n" + "".join(_model_row(entry) for entry in MODELS if entry.family == family)
+        "| base_model | parameters | answer / QLoRA / LoRA / full, GB | architecture | chat form, end | attention "
+        "| other linear layers | licence | |\n"
+        "|---|---|---|---|---|---|---|---|---|\n"
+        + "".join(_model_row(entry) for entry in MODELS if entry.family == family)
         for family, title in _FAMILIES.items()
     ]
     return GENERATED + intro + "\n".join(tables)
@@ -95,6 +104,7 @@ def _model_row(entry: ModelEntry) -> str:
     cells = (
         f"`{entry.name}`",
         _rounded(entry.parameters),
+        _memory(entry),
         entry.architecture.partition("For")[0].removesuffix("LMHeadModel").removesuffix("Model"),
         "" if entry.chat == "none" else f"{entry.chat}, `{entry.end_token}`",
         ", ".join(entry.attention_targets),
@@ -103,6 +113,17 @@ def _model_row(entry: ModelEntry) -> str:
         entry.about,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _memory(entry: ModelEntry) -> str:
+    size = size_of(entry.architecture, entry.shape, parameters=entry.parameters)
+    if size is None:
+        return "?"
+    batch = Batch(rows=80, tokens=48, learned=0) if size.is_encoder else Batch(rows=1, tokens=512, learned=128)
+    work = choose.Work(batch, Adapters(rank=TrainConfig().lora_rank), window=4096)
+    machine = choose.Machine(1, 24 * choose.GB, "", in_bf16=True)
+    needed = {option.method: option.needed / choose.GB for option in choose.options(size, work, machine)}
+    return " / ".join(f"{needed[name]:.1f}" if name in needed else "–" for name in choose.METHODS)
 
 
 def _rounded(parameters: int) -> str:

@@ -31,19 +31,19 @@ ROWS: tuple[set[str], ...] = (
     {"config_settings"},
     {"config_file"},
     {"catalog", "config_template"},
-    {"llm", "chat", "store"},
+    {"llm", "chat", "store", "memory"},
     {"models"},
     {"index"},
     {"answer"},
     {"ingest", "synthesize", "train", "evaluate", "serve", "export"},
     {"pipeline"},
-    {"cli_chat", "cli_screen"},
+    {"cli_chat", "cli_plan", "cli_screen"},
     {"cli"},
     {"__main__"},
 )
 NEURAL = {"models", "train", "export"}
 WEB = {"serve"}
-SCREEN = {"cli", "cli_chat", "cli_screen"}
+SCREEN = {"cli", "cli_chat", "cli_plan", "cli_screen"}
 READING = {"ingest"}
 HOME = {  # third-party package -> the units that may import it
     "torch": NEURAL,

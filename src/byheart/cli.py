@@ -120,6 +120,36 @@ def run(
 
 
 @app.command()
+def plan(
+    bot: Bot = HERE,
+    *,
+    model: Annotated[str | None, typer.Option(help="A base_model, without a bot.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Plan for so many GPUs.")] = None,
+    gpu_memory_gb: Annotated[
+        float | None, typer.Option(min=0.1, help="Memory of each; default: as found here.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows computed at once; default: train.batch_size.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a row; default: as in the bot's pairs.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, in bytes.")] = False,
+    sets: Sets = None,
+) -> None:
+    """Say what the model takes in memory, for inference and each way to train, and which fits."""
+    from byheart import cli_plan
+
+    project = None if model else _project(bot, sets, need_sources=False)
+    made = cli_plan.make_plan(
+        project.config.base_model if project else str(model),
+        cli_plan.train_settings(project.config if project else None),
+        cli_plan.Flags(gpus=gpus, gpu_memory_gb=gpu_memory_gb, batch_size=batch_size, tokens=tokens),
+        pairs=cli_plan.pairs_of(project.run_path) if project else [],
+        find_gpus=_gpus,
+    )
+    typer.echo(cli_plan.as_json(made)) if as_json else cli_plan.show(_console(), made)
+
+
+@app.command()
 def ingest(bot: Bot = HERE, force: Force = False, sets: Sets = None) -> None:
     """Read the manual: documents, sections, facts."""
     _run(_project(bot, sets), bot, only="ingest", start="ingest" if force else None)
@@ -299,6 +329,12 @@ def _web_app(project: Project) -> FastAPI:
             logo=project.folder / chat.logo if chat.logo else None,
         ),
     )
+
+
+def _gpus() -> list[tuple[str, int]]:
+    from byheart.models.devices import gpus
+
+    return gpus()
 
 
 def _title(project: Project) -> str:
