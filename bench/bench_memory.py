@@ -20,6 +20,7 @@ from byheart.memory import estimate
 from byheart.memory.estimate import Adapters, Batch, Memory
 from byheart.memory.size import Size, size_of
 from byheart.models import shapes
+from byheart.models.encoder import peft_warnings_off
 
 DEFAULT = ("Qwen/Qwen3-0.6B", "meta-llama/Llama-3.2-1B-Instruct", "mistralai/Mistral-7B-v0.1")
 BATCHES = (Batch(rows=1, tokens=512, learned=128), Batch(rows=1, tokens=2048, learned=512))
@@ -37,7 +38,8 @@ def built(entry: ModelEntry, *, method: str) -> Any:
         torch.set_default_dtype(torch.float32)
     if method == "lora":
         targets = list(entry.attention_targets + entry.linear_targets)
-        model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, target_modules=targets))
+        with peft_warnings_off():
+            model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, target_modules=targets))
     return model.eval()
 
 

@@ -8,16 +8,20 @@ from typing import Any
 import peft
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from byheart.catalog import ModelEntry, find_model
 from byheart.memory import estimate
 from byheart.memory.estimate import Adapters, Batch, Formats
 from byheart.memory.size import Size, size_of
 from byheart.models import shapes
+from byheart.models.encoder import peft_warnings_off
 from peak_memory import PeakMemory
 
 KEPT_TOLERANCE = 0.01  # of what the blocks keep: small numbers a token (norms' spreads) are left out of the count
-PEAK_TOLERANCE = 0.10  # of the peak: short-lived tensors are counted roughly
+PEAK_TOLERANCE = 0.05  # of the peak: short-lived tensors are counted roughly
+MOVING_TOLERANCE = 0.15  # of what the peak has beyond weights and moments
 ROWS, READ, WRITTEN, RANK = 3, 50, 30, 7
 ARCHITECTURES = (
     "starter", "openchat/openchat_3.5", "gpt2", "facebook/opt-350m", "bigscience/bloomz-560m", "google/flan-t5-base",
@@ -51,7 +55,10 @@ def built(entry: ModelEntry, shape: dict[str, Any], *, method: str, in_bf16: boo
     model: Any = shapes.build(entry.architecture, shape).to(torch.bfloat16 if in_bf16 else torch.float32)
     if method == "lora":
         targets = list(entry.attention_targets + entry.linear_targets)
-        model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, target_modules=targets))
+        # GPT-2's linear layers (Conv1D in transformers) keep their weights the other way round.
+        turned = any(isinstance(module, Conv1D) for module in model.modules())
+        with peft_warnings_off():
+            model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, target_modules=targets, fan_in_fan_out=turned))
     return model.eval()
 
 
@@ -141,20 +148,19 @@ def test_the_peak_counts_what_lives_at_once_and_not_what_is_gone() -> None:
     ("name", "method", "checkpointing"),
     [
         ("scratch:llama-10m", "full", False), ("scratch:llama-10m", "lora", False), ("scratch:llama-10m", "lora", True),
-        ("scratch:gpt2-10m", "full", False), ("scratch:t5-10m", "lora", False),
+        ("scratch:gpt2-10m", "full", False), ("scratch:gpt2-10m", "lora", True), ("scratch:t5-10m", "lora", False),
+        ("scratch:t5-10m", "full", True),
     ],
 )  # fmt: skip
-def test_the_peak_of_a_step_is_within_a_tenth_of_the_estimate(name: str, method: str, checkpointing: bool) -> None:
+def test_the_peak_of_a_step_is_within_a_twentieth_of_the_estimate(name: str, method: str, checkpointing: bool) -> None:
     entry = entry_named(name)
     batch = Batch(rows=2, tokens=96, learned=24)
     model = built(entry, dict(entry.shape), method=method, in_bf16=False)
     base = model.get_base_model() if method == "lora" else model
     if checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.train()
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.eval()  # as in training: checkpointing needs the mode, nobody needs the masks
+            module.training = isinstance(module, GradientCheckpointingLayer)  # it needs the mode; dropout stays off
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], fused=True)
     ids = torch.randint(2, 200, (batch.rows, batch.tokens))
 
@@ -170,6 +176,7 @@ def test_the_peak_of_a_step_is_within_a_tenth_of_the_estimate(name: str, method:
     step()  # the optimiser makes its moments in the first one
     moments = [value for state in optimizer.state.values() for value in state.values()]
     with PeakMemory([*model.parameters(), *model.buffers(), ids, *moments]) as memory:
+        before = memory.now
         step()
     dimensions = size(entry, dict(entry.shape))
     if method == "full":
@@ -179,3 +186,4 @@ def test_the_peak_of_a_step_is_within_a_tenth_of_the_estimate(name: str, method:
             dimensions, batch, estimate.IN_FP32, Adapters(RANK), checkpointing=checkpointing
         )
     assert expected.peak == pytest.approx(memory.peak, rel=PEAK_TOLERANCE)
+    assert expected.moving == pytest.approx(memory.peak - before, rel=MOVING_TOLERANCE)

@@ -2,7 +2,11 @@
 
 Sources: ZeRO (Rajbhandari et al. 2020, section 3.1) for weights, gradients and optimiser; Korthikanti et al. 2022 for
 activations; QLoRA (Dettmers et al. 2023, section 3) for 4-bit weights. What is estimated is the most that tensors take
-at once; a GPU needs more (`reserve`).
+at once; a GPU needs more (`Memory.needed`).
+
+Checked against torch's own allocations on a CPU, in models of 10 million weights in fp32: within 5 % of the peak for
+Llama, GPT-2 and T5 (tests/test_memory_measured.py); T5 trained in full on short rows takes 7 % more than estimated. It
+has not been measured on a GPU, nor for QLoRA and shards: there the counts are those of the papers.
 """
 
 from __future__ import annotations
@@ -85,6 +89,7 @@ class Memory:
     gathered: float = 0.0  # what of other GPUs' shards is here for a moment
     workspace: float = 0.0  # the largest tensors that come and go
     again: float = 0.0  # of the activations, those of a block that is computed a second time
+    summed: float = 0.0  # at the end of the backward pass: two gradients of one table, until their sum is made
 
     @property
     def moving(self) -> float:
@@ -93,7 +98,7 @@ class Memory:
         Gradients grow while activations shrink, so one of the two is at its most: the activations at the end of the
         forward pass, or the gradients at the end of the backward pass.
         """
-        backward = self.gradients + self.again + self.workspace
+        backward = self.gradients + max(self.again + self.workspace, self.summed)
         return max(self.activations + max(self.logits, self.workspace), backward)
 
     @property
@@ -188,6 +193,8 @@ def _step(
         gathered=gathered,
         workspace=workspace,
         again=a_layer if checkpointing else 0.0,
+        # The output layer's gradient waits until that of what was read is there: both, beside their sum.
+        summed=0.0 if adapters else 2 * size.tied * formats.computed,
     )
 
 

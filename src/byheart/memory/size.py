@@ -22,6 +22,7 @@ class Size:
     keys: int  # all key heads together; as many for the values
     vocabulary: int
     embeddings: int  # weights in tables of tokens and positions, and the output layer
+    tied: int  # of these, weights in a table that is both read from and written with; 0 where there are two tables
     blocks: tuple[Block, ...]
     is_encoder: bool  # turns text into vectors, and writes nothing
 
@@ -98,6 +99,7 @@ def size_of(architecture: str, shape: Mapping[str, Any], *, parameters: int | No
         keys=_value(shape, "kv_heads", heads) * head_dim,
         vocabulary=vocabulary,
         embeddings=0,
+        tied=0,
         blocks=known.blocks,
         is_encoder=known.is_encoder,
     )
@@ -108,7 +110,8 @@ def size_of(architecture: str, shape: Mapping[str, Any], *, parameters: int | No
         embeddings += (_value(shape, "positions", _DEFAULT_POSITIONS.get(stem, 0)) + known.positions) * hidden
     if embedded != hidden:
         embeddings += 2 * embedded * hidden  # the way in and out
-    size = dataclasses.replace(size, embeddings=embeddings)
+    shared = vocabulary * embedded if tied and not known.is_encoder else 0
+    size = dataclasses.replace(size, embeddings=embeddings, tied=shared)
     return size if parameters else dataclasses.replace(size, parameters=_count(size, known))
 
 
