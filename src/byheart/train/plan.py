@@ -15,8 +15,8 @@ from byheart.train.loop import Recipe
 LORA_RATE = 1e-4
 FULL_RATE = LORA_RATE / 10  # LoRA's best rate is about ten times full fine-tuning's ("LoRA Without Regret", 2025)
 BATCH_SIZE = 64  # questions: 16 sections, so 15 passages to tell each question's own from
-MOST_EPOCHS = 3  # over the sections, each time with other questions
-ENOUGH_STEPS = 200  # on a manual of 1,100 sections, 300 steps answered no more than 150 (docs/experiments.md)
+MOST_EPOCHS = 2  # over the sections, each time with other questions
+ENOUGH_STEPS = 150  # on a manual of 1,100 sections, 300 steps answered no more than 150 (docs/experiments.md)
 # Seven minutes of the 15 that `byheart run` may take for 212 pages, at the 1,800 tokens a second that two cores train.
 TOKEN_BUDGET = 7 * 60 * 1800
 LEAST_STEPS_BETWEEN_VALIDATIONS = 25  # a validation costs two to three steps: a tenth of the time at most
@@ -63,7 +63,7 @@ def choose_recipe(
         affordable = TOKEN_BUDGET // tokens_per_step
         epochs = min(MOST_EPOCHS, max(1.0, min(ENOUGH_STEPS, affordable) / steps_per_epoch))
         if epochs == MOST_EPOCHS:
-            why = "by then every section was asked about in 12 ways"
+            why = "by then every section was asked about in 8 ways"
         elif epochs == 1.0:
             why = "every section once; more would take over seven minutes on two cores"
         elif affordable < ENOUGH_STEPS:
