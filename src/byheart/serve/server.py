@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from byheart.errors import ByheartError
+from byheart.serve.engine import Engine
 
 GRACE_S = 5.0  # for answers that are under way when the server is told to stop
 HEAD_TIMEOUT_S = 20.0  # for the first line and headers of a request
@@ -60,9 +61,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers end; those that take too long are given up, so that their streams say so before they are cut."""
-        give_up = asyncio.get_running_loop().call_later(GRACE_S, self._app.state.engine.drop)
+        engine: Engine | None = getattr(self._app.state, "engine", None)  # any other app has none
+        give_up = asyncio.get_running_loop().call_later(GRACE_S, engine.drop) if engine else None
         await super().shutdown(sockets)
-        give_up.cancel()
+        if give_up:
+            give_up.cancel()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer requests until Ctrl-C or `should_exit`."""
