@@ -105,7 +105,7 @@ def test_choices_are_said_and_stored_with_their_reasons(
     for name in ("train.precision", "train.learning_rate", "train.epochs", "trained weights", "end"):
         assert f"{name}: {result.chosen[name]}" in said
     assert result.chosen["train.learning_rate"].startswith("0.0001: ")
-    assert result.chosen["train.epochs"].startswith("3: ")
+    assert result.chosen["train.epochs"].startswith("2: ")
     assert "not in byheart's catalogue" in result.chosen["trained weights"]
 
 
