@@ -24,8 +24,9 @@ Array = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-# Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown: a middle of what was tried
-# on three manuals (docs/experiments.md; `bench/bench_answers.py --vary` tries others).
+# Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown. The first was chosen among
+# four values on two manuals, the second is a middle of what was tried on three without the starter's adapter
+# (docs/experiments.md; `bench/bench_answers.py --vary` tries others).
 FAR_PENALTY = 12.0
 UNKNOWN_PENALTY = 1.5
 UNUSUAL = 0.1  # share of answerable questions that count as unusually far, or unusual in their words
