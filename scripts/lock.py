@@ -1,4 +1,4 @@
-"""Write constraints.txt from this environment: what byheart and its dev extra need, at the versions installed here."""
+"""Write constraints.txt from this environment: what byheart and its extras need, at the versions installed here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def closure(root: str, extras: set[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    packages = closure("byheart", {"dev"})
+    packages = closure("byheart", {"dev", "postgres"})
     del packages["byheart"]
     lines = "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
     (ROOT / "constraints.txt").write_text(HEADER + lines, encoding="utf-8")

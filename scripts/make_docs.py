@@ -65,6 +65,12 @@ def cli_page() -> str:
     """Return the help of every verb."""
     verbs = [name for command in app.registered_commands if (name := command.callback and command.callback.__name__)]
     helps = [f"## byheart {verb}\n\n{_help(verb)}" for verb in verbs]
+    for group in app.registered_groups:
+        name, inner = str(group.name), group.typer_instance
+        helps.append(f"## byheart {name}\n\n{_help(name)}")
+        for command in inner.registered_commands if inner else []:
+            verb = command.name or (command.callback.__name__ if command.callback else "")
+            helps.append(f"### byheart {name} {verb}\n\n{_help(name, verb)}")
     return GENERATED + "# The byheart command\n\n" + _help() + "\n" + "\n".join(helps)
 
 

@@ -178,7 +178,7 @@ def test_a_bot_without_an_encoder_has_no_embeddings() -> None:
 def test_readiness_follows_the_queue_and_the_figures_count_what_happened() -> None:
     bot = Patient()
     with running(make_app(bot, workers=1, waiting=0)) as address, client_of(address) as client:
-        assert client.get("/ready").json() == {"ready": True, "engine": "ok"}
+        assert client.get("/ready").json() == {"ready": True, "engine": "ok", "storage": "none"}
         asking = threading.Thread(target=lambda: client.post("/v1/chat/completions", json=BODY))
         asking.start()
         wait_until(lambda: bot.running == 1)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import byheart
+from byheart import cli_serve
 from byheart.errors import ByheartError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: drawing it with rich takes longer than all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cli_serve.keys, name="keys")
+app.command()(cli_serve.feedback)
+app.command()(cli_serve.forget)
 
 Bot = Annotated[Path, typer.Argument(metavar="BOT", help="The bot's folder, or its YAML file.")]
 Sets = Annotated[
@@ -216,7 +221,14 @@ def serve(
 
     flags = [f"serve.{name}={value}" for name, value in {"host": host, "port": port}.items() if value is not None]
     project = _project(bot, [*(sets or []), *flags], need_sources=False)
-    serve_app(_web_app(project), host=project.config.serve.host, port=project.config.serve.port, ready=_announce)
+    settings = project.config.serve
+    serve_app(
+        _web_app(project),
+        host=settings.host,
+        port=settings.port,
+        ready=_announce,
+        trusted_proxies=settings.trusted_proxies,
+    )
 
 
 @app.command()
@@ -305,6 +317,7 @@ def _answerer(project: Project) -> Answerer:
 def _web_app(project: Project) -> FastAPI:
     from byheart.records import Document, Section
     from byheart.serve.api import create_app
+    from byheart.serve.gate import GateRules
     from byheart.serve.suggest import suggest
     from byheart.serve.widget import Look
     from byheart.store import RunFolder
@@ -312,7 +325,7 @@ def _web_app(project: Project) -> FastAPI:
     answerer = _answerer(project)
     folder = RunFolder(project.run_path)
     sections = folder.read("2-sections.jsonl", Section)
-    chat = project.config.chat
+    chat, settings = project.config.chat, project.config.serve
     return create_app(
         answerer,
         model_name=project.folder.resolve().name,
@@ -328,6 +341,19 @@ def _web_app(project: Project) -> FastAPI:
             contact=chat.contact,
             logo=project.folder / chat.logo if chat.logo else None,
         ),
+        workers=settings.threads,
+        waiting=settings.waiting,
+        time_limit_s=settings.answer_timeout_s,
+        rules=GateRules(
+            keys_required=settings.require_keys,
+            open_pages=settings.open_pages,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+        ),
+        cors_origins=settings.cors_origins,
+        database=cli_serve.open_database(project),
+        keeps_exchanges=settings.keep_conversations,
+        retention_days=settings.retention_days,
     )
 
 

@@ -112,6 +112,26 @@ class ServeConfig(_Part):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     title: str = Field("", description="name shown on the chat page; empty: the bot folder's name")
+    require_keys: bool = Field(False, description="the API answers only callers with a key (byheart keys add)")
+    open_pages: bool = Field(True, description="with keys: chat page, widget script and manual pages need none")
+    requests_per_minute: int = Field(0, ge=0, description="most requests of one address; 0: no limit")
+    tokens_per_minute: int = Field(0, ge=0, description="most words and marks, in and out, of one address; 0: no limit")
+    cors_origins: tuple[str, ...] = Field(
+        (), description="sites whose pages may call the API, such as https://help.example.com; *: all"
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"), description="addresses whose X-Forwarded-For is believed"
+    )
+    threads: int = Field(4, ge=1, le=1024, description="questions answered at once")
+    waiting: int = Field(64, ge=0, le=100_000, description="questions that may wait; more are sent away with 429")
+    answer_timeout_s: float = Field(60, gt=0, description="an answer that takes longer is given up")
+    database: str = Field(
+        "",
+        description="for keys and conversations; empty: serve.sqlite in the bot's folder; postgresql://user@host/name; "
+        "or $NAME, an environment variable that holds such an address",
+    )
+    keep_conversations: bool = Field(True, description="keep questions and answers, for byheart feedback")
+    retention_days: float = Field(90, ge=0, description="what is older is deleted; 0: never")
 
 
 class ChatConfig(_Part):

@@ -8,6 +8,7 @@ ByheartError               caught by the CLI, shown without a traceback, exit co
 ├── ModelError             a base model or adapter cannot be loaded, or is not what it should be
 ├── RunFolderError         the run folder is busy, torn, or not writable
 ├── MissingInputError      a stage was asked for before the one that feeds it
+├── StorageError           the server's database cannot be reached, or refuses
 └── MissingExtraError      an optional package is needed; the message carries its pip line
 """
 
@@ -46,6 +47,10 @@ class RunFolderError(ByheartError):
 
 class MissingInputError(ByheartError):
     """A stage was asked for before the one that feeds it."""
+
+
+class StorageError(ByheartError):
+    """The server's database cannot be reached, or refuses."""
 
 
 class MissingExtraError(ByheartError):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,12 +20,16 @@ from starlette.staticfiles import StaticFiles
 import byheart
 from byheart.answer.base import Answerer, AsyncAnswerer
 from byheart.records import Document, Section
+from byheart.serve.conversations import forget_older
+from byheart.serve.database import Database
+from byheart.serve.desk import Desk
 from byheart.serve.engine import Engine
 from byheart.serve.faults import answer_errors
+from byheart.serve.gate import Gate, GateRules
 from byheart.serve.limits import SecurityHeaders
 from byheart.serve.metrics import MeasuredApp, Metrics
 from byheart.serve.pages import Manual, fill_template
-from byheart.serve.routes import Bot, chat_routes, embedding_routes, machine_routes, model_routes
+from byheart.serve.routes import Bot, chat_routes, embedding_routes, feedback_routes, machine_routes, model_routes
 from byheart.serve.suggest import FollowUps
 from byheart.serve.widget import PUBLIC, Look, brand_file, icon_file, widget_file
 
@@ -39,19 +46,33 @@ def create_app(
     workers: int = 4,
     waiting: int = 64,
     time_limit_s: float = 60.0,
+    rules: GateRules | None = None,
+    cors_origins: Sequence[str] = (),
+    database: Database | None = None,
+    keeps_exchanges: bool = True,
+    retention_days: float = 90.0,
 ) -> FastAPI:
     """Return the web app of one bot.
 
     `documents` and `sections` are the manual's, for the pages that citations of files open; `look` is the chat's. At
-    most `workers` questions are answered at once and `waiting` more may wait; others get 429.
+    most `workers` questions are answered at once and `waiting` more may wait; others get 429. Keys, limits and what
+    is kept need a `database`, which the app closes at its end; without one, nothing is kept.
     """
+    if rules and not database:
+        raise ValueError("rules need a database: keys and counts are in it")
     engine = Engine(answerer, workers=workers, waiting=waiting, time_limit_s=time_limit_s)
-    bot = Bot(engine, Metrics(), FollowUps(sections), model_name, len(sections))
+    metrics = Metrics()
+    desk = Desk(database, on_lost=metrics.lost_notes.inc) if database else None
+    bot = Bot(engine, metrics, FollowUps(sections), model_name, len(sections), desk, keeps_exchanges and desk is not None)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        cleaning = asyncio.create_task(_forget_hourly(desk, retention_days)) if desk else None
         yield
         engine.close()
+        if desk and cleaning:
+            cleaning.cancel()
+            await asyncio.to_thread(desk.close)
 
     app = FastAPI(
         title=title,
@@ -62,14 +83,35 @@ def create_app(
         redoc_url=None,
     )
     app.state.engine = engine
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(MeasuredApp, metrics=bot.metrics)
+    _add_guards(app, bot, rules or GateRules(), cors_origins)
     answer_errors(app)
-    for routes in (chat_routes, embedding_routes, model_routes, machine_routes):
+    for routes in (chat_routes, feedback_routes, embedding_routes, model_routes, machine_routes):
         app.include_router(routes(bot))
     _add_chat(app, title=title, suggestions=suggestions, look=look or Look())
     _add_pages(app, Manual(documents, sections), title=title, model_name=model_name)
     return app
+
+
+def _add_guards(app: FastAPI, bot: Bot, rules: GateRules, cors_origins: Sequence[str]) -> None:
+    """What a request passes before any route; the last one added is passed first."""
+    if bot.desk:
+        app.add_middleware(Gate, rules=rules, desk=bot.desk)
+    app.add_middleware(SecurityHeaders)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    app.add_middleware(MeasuredApp, metrics=bot.metrics)
+
+
+async def _forget_hourly(desk: Desk, days: float) -> None:
+    while True:
+        desk.note(forget_older, days=days, now=time.time())
+        await asyncio.sleep(3600)
 
 
 def _add_chat(app: FastAPI, *, title: str, suggestions: Sequence[str], look: Look) -> None:

@@ -36,6 +36,9 @@ class Metrics:
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.tokens = Counter("byheart_tokens", "Words and marks in and out.", ["direction"], registry=registry)
+        self.lost_notes = Counter(
+            "byheart_lost_notes", "Exchanges and counts that the database did not take.", registry=registry
+        )
         self.open_answers = Gauge(
             "byheart_open_answers",
             "Questions answered now or waiting.",

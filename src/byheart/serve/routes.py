@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
 import byheart
 from byheart.answer.base import Answer
+from byheart.errors import StorageError
 from byheart.serve.completions import Call, Watch, complete, read_call, stream, unknown_model
+from byheart.serve.conversations import Exchange, forget, save_exchange, save_feedback
+from byheart.serve.database import Database
+from byheart.serve.desk import Desk
 from byheart.serve.embeddings import EmbeddingList, EmbeddingRequest, embedding_list
 from byheart.serve.engine import Engine, EngineBusyError, Reply
 from byheart.serve.faults import ApiError
+from byheart.serve.gate import Caller, count
 from byheart.serve.limits import GuardedRoute
 from byheart.serve.metrics import CONTENT_TYPE, Metrics
-from byheart.serve.schemas import ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList, Readiness
+from byheart.serve.schemas import (
+    ChatCompletion,
+    ChatRequest,
+    Deleted,
+    ErrorBody,
+    Feedback,
+    Health,
+    Kept,
+    Model,
+    ModelList,
+    Readiness,
+)
 from byheart.serve.streams import EventStream, unless_gone
 from byheart.serve.suggest import FollowUps
 
 MODEL_ALIAS = "byheart"  # names whatever model is served, so that a client needs no change with the next one
 
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 404, 408, 413, 415, 429, 500, 503, 504)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
 }
 _STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
 
@@ -40,6 +60,8 @@ class Bot:
     follow_ups: FollowUps
     model_name: str
     section_count: int
+    desk: Desk | None  # None: nothing is kept
+    keeps_exchanges: bool
 
     @property
     def names(self) -> frozenset[str]:
@@ -60,7 +82,7 @@ def chat_routes(bot: Bot) -> APIRouter:
             pending = bot.engine.submit(call.question, call.history)
         except EngineBusyError as busy:
             raise _busy(busy) from busy
-        watch = _watch(bot)
+        watch = _watch(bot, caller_of(request))
         if body.stream:
             return EventStream(stream(call, pending, watch), on_end=pending.cancel)
         try:
@@ -125,7 +147,10 @@ def machine_routes(bot: Bot) -> APIRouter:
     async def ready() -> Response:
         """Say whether a question would be answered now: 200 or 503."""
         is_open = bot.engine.is_open
-        state = Readiness(ready=is_open, engine="ok" if is_open else "full")
+        storage: Literal["ok", "failing", "none"] = "none"
+        if bot.desk is not None:  # answers go on without it; who watches should know
+            storage = "failing" if bot.desk.is_failing else "ok"
+        state = Readiness(ready=is_open, engine="ok" if is_open else "full", storage=storage)
         return JSONResponse(state.model_dump(), 200 if state.ready else 503)
 
     @router.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
@@ -137,7 +162,44 @@ def machine_routes(bot: Bot) -> APIRouter:
     return router
 
 
-def _watch(bot: Bot) -> Watch:
+def feedback_routes(bot: Bot) -> APIRouter:
+    """Return the routes for what customers think of answers, and for what they want forgotten."""
+    router = APIRouter(route_class=GuardedRoute, tags=["feedback"])
+
+    @router.post("/v1/feedback", responses=_ERRORS)
+    async def create_feedback(body: Feedback) -> Kept:
+        """Keep what a customer thinks of an answer; what they said of it before is replaced."""
+        is_kept = await _ask(
+            bot, save_feedback, exchange_id=body.completion_id, verdict=body.verdict,
+            reason=body.reason or "", comment=body.comment or "",
+        )  # fmt: skip
+        if not is_kept:
+            message = "There is no such answer: it is not kept, was deleted, or is too old."
+            raise ApiError(404, message, param="completion_id", code="not_found")
+        return Kept(completion_id=body.completion_id)
+
+    @router.delete("/v1/conversations/{id}", responses=_ERRORS)
+    async def delete_conversation(id: Annotated[str, Path(max_length=512)]) -> Deleted:
+        """Forget an answer, by its completion's id, or all that have this `conversation_id` in their metadata."""
+        count = await _ask(bot, forget, id=id)
+        return Deleted(id=id, deleted=count > 0, exchanges=count)
+
+    return router
+
+
+async def _ask(
+    bot: Bot, work: Callable[Concatenate[Database, Arguments], Result], *args: Arguments.args, **kw: Arguments.kwargs
+) -> Result:
+    if bot.desk is None:
+        raise ApiError(404, "This server keeps no conversations.", code="not_found")
+    try:
+        return await bot.desk.ask(work, *args, **kw)
+    except StorageError as fault:
+        message = "The storage is not available at the moment. Please try again."
+        raise ApiError(503, message, code="storage_unavailable", headers={"retry-after": "5"}) from fault
+
+
+def _watch(bot: Bot, caller: Caller) -> Watch:
     metrics, started = bot.metrics, time.perf_counter()
 
     def on_answer(call: Call, answer: Answer, reply: Reply) -> None:
@@ -145,11 +207,39 @@ def _watch(bot: Bot) -> Watch:
         metrics.answers.labels("abstained" if answer.abstained else "answered").inc()
         metrics.tokens.labels("in").inc(call.prompt_tokens)
         metrics.tokens.labels("out").inc(reply.tokens)
+        if bot.desk is None:
+            return
+        if caller.subject:
+            used = call.prompt_tokens + reply.tokens
+            bot.desk.note(count, caller.subject, minute=int(time.time() // 60), tokens=used)
+        if bot.keeps_exchanges and call.request.store is not False:
+            bot.desk.note(save_exchange, exchange_of(call, answer, reply, key_id=caller.key_id))
 
     def on_failure(_fault: Exception) -> None:
         metrics.answers.labels("failed").inc()
 
     return Watch(bot.engine.time_limit_s, on_answer, on_failure, bot.follow_ups.after)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who asks, as the gate found out; nobody in particular where there is no gate."""
+    return getattr(request.state, "caller", Caller("", ""))
+
+
+def exchange_of(call: Call, answer: Answer, reply: Reply, *, key_id: str) -> Exchange:
+    """Return what is kept of an answer: what the customer was shown."""
+    return Exchange(
+        id=call.id,
+        conversation=(call.request.metadata or {}).get("conversation_id", ""),
+        customer=call.request.user or "",
+        key_id=key_id,
+        created_at=time.time(),
+        question=call.question,
+        answer=reply.text,
+        abstained=answer.abstained,
+        confidence=round(answer.confidence, 4),
+        sources=tuple(citation.url for citation in answer.citations),
+    )
 
 
 def _busy(busy: EngineBusyError) -> ApiError:

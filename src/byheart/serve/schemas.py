@@ -85,9 +85,11 @@ class ChatRequest(BaseModel):
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description=_NO_EFFECT)
     presence_penalty: float | None = Field(None, ge=-2, le=2, description=_NO_EFFECT)
     seed: int | None = Field(None, description=_NO_EFFECT)
-    user: str | None = Field(None, description=_NO_EFFECT)
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16, description=_NO_EFFECT)
-    store: bool | None = Field(None, description=_NO_EFFECT)
+    user: str | None = Field(None, max_length=512, description="kept with the exchange, which can be deleted by it")
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(
+        None, max_length=16, description="`conversation_id` is kept with the exchange; other names have no effect"
+    )
+    store: bool | None = Field(None, description="false: do not keep this exchange, where the server keeps any")
     safety_identifier: str | None = Field(None, description=_NO_EFFECT)
     prompt_cache_key: str | None = Field(None, description=_NO_EFFECT)
     prompt_cache_retention: str | None = Field(None, description=_NO_EFFECT)
@@ -140,6 +142,33 @@ REFUSED = frozenset(
     "service_tier verbosity n response_format modalities logprobs top_logprobs logit_bias tools tool_choice functions "
     "function_call audio web_search_options".split()
 )
+
+
+class Feedback(BaseModel):
+    """The body of POST /v1/feedback: what a customer thinks of an answer."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    completion_id: str = Field(min_length=1, max_length=64, description="the `id` of the completion")
+    verdict: Literal["up", "down"]
+    reason: str | None = Field(None, max_length=200)
+    comment: str | None = Field(None, max_length=4000)
+
+
+class Kept(BaseModel):
+    """The response of POST /v1/feedback."""
+
+    object: Literal["feedback"] = "feedback"
+    completion_id: str
+
+
+class Deleted(BaseModel):
+    """The response of DELETE /v1/conversations/{id}."""
+
+    id: str
+    object: Literal["conversation.deleted"] = "conversation.deleted"
+    deleted: bool
+    exchanges: int
 
 
 class Usage(BaseModel):
@@ -244,3 +273,4 @@ class Readiness(BaseModel):
 
     ready: bool
     engine: Literal["ok", "full"]
+    storage: Literal["ok", "failing", "none"]

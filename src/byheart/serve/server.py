@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,7 +37,9 @@ class PatientProtocol(H11Protocol):
 class Server(uvicorn.Server):
     """uvicorn, saying when it is ready."""
 
-    def __init__(self, app: FastAPI, *, listener: socket.socket, ready: Ready) -> None:
+    def __init__(
+        self, app: FastAPI, *, listener: socket.socket, ready: Ready, trusted_proxies: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -46,6 +48,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 lifespan="on",
                 http=PatientProtocol,
+                forwarded_allow_ips=list(trusted_proxies),
                 timeout_graceful_shutdown=int(GRACE_S) + 5,
             )
         )
@@ -73,9 +76,19 @@ class Server(uvicorn.Server):
             super().run(sockets or [self._listener])
 
 
-def serve(app: FastAPI, *, host: str, port: int, ready: Ready = lambda _address: None) -> None:
-    """Serve the app until Ctrl-C. Port 0 takes a free one. Raises ByheartError where the address cannot be used."""
-    Server(app, listener=listen(host, port), ready=ready).run()
+def serve(
+    app: FastAPI,
+    *,
+    host: str,
+    port: int,
+    ready: Ready = lambda _address: None,
+    trusted_proxies: Sequence[str] = (),
+) -> None:
+    """Serve the app until Ctrl-C. Port 0 takes a free one. Raises ByheartError where the address cannot be used.
+
+    `trusted_proxies`: addresses that may say in X-Forwarded-For whom they pass on.
+    """
+    Server(app, listener=listen(host, port), ready=ready, trusted_proxies=trusted_proxies).run()
 
 
 def listen(host: str, port: int) -> socket.socket:

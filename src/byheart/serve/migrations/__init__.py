@@ -1,0 +1,1 @@
+"""The database's forms, from version to version (alembic)."""

@@ -1,0 +1,163 @@
+"""Who may ask, and how much: keys, scopes, limits, other sites' pages."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from typer.testing import CliRunner
+
+from byheart.cli import app as cli
+from byheart.errors import ConfigError
+from byheart.serve import gate
+from byheart.serve.database import FILE_NAME, Database
+from byheart.serve.gate import GateRules, count
+from byheart.serve.keys import add_key, find_key, list_keys, revoke_key
+from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
+
+BODY: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database("", folder=tmp_path)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {text}"}
+
+
+def paths_of(app: FastAPI) -> list[tuple[str, str]]:
+    """Return every (method, address) that the app answers, with something in each hole of a pattern."""
+    found = [
+        (method, route.path.replace("{name:path}", "x").replace("{id}", "x"))
+        for router in app.routes
+        for route in getattr(getattr(router, "original_router", None), "routes", [router])
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    ]
+    pages = ["/", "/widget.js", "/logo", "/docs", "/openapi.json", "/pages/cards/move.md", "/static/base.css", "/none"]
+    return [*found, *(("GET", page) for page in pages)]
+
+
+def test_a_key_is_kept_as_a_hash_found_by_its_text_alone_and_gone_once_revoked(
+    database: Database, tmp_path: Path
+) -> None:
+    key, text = add_key(database, name="Website", scopes=["chat"])
+    assert find_key(database, text) == key
+    for wrong in ("", "bh", text[:-1], text + "x", f"bh_{key.id}_", text.replace("bh_", "sk_"), "bh_x_y", "\udce4_"):
+        assert find_key(database, wrong) is None
+    database.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert key.id.encode() in stored
+    assert text.rpartition("_")[2].encode() not in stored
+    assert revoke_key(database, id=key.id)
+    assert not revoke_key(database, id=key.id)
+    assert find_key(database, text) is None
+    assert [item.revoked_at is None for item in list_keys(database)] == [False]
+    with pytest.raises(ConfigError, match=r"no scope root.*chat, embed, metrics"):
+        add_key(database, name="x", scopes=["root"])
+
+
+@pytest.mark.parametrize("open_pages", [True, False])
+def test_every_route_refuses_without_a_key(database: Database, open_pages: bool) -> None:
+    app = make_app(Bot(), database=database, rules=GateRules(keys_required=True, open_pages=open_pages))
+    checked = 0
+    with running(app) as address, client_of(address) as client:
+        for method, path in paths_of(app):
+            for headers in ({}, bearer("bh_0_0"), {"authorization": "Basic bh_0_0"}):
+                status = client.request(method, path, headers=headers).status_code
+                if path in gate.ALWAYS_OPEN or (open_pages and not path.startswith(("/v1", "/metrics", "/none"))):
+                    assert status == 200, path
+                else:
+                    assert status == 401, (method, path)
+                    checked += 1
+    assert checked >= 24
+
+
+def test_a_key_opens_what_it_is_for_until_it_is_revoked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "KEY_MEMORY_S", 0.0)
+    chat, chat_text = add_key(database, name="chat", scopes=["chat"])
+    _, metrics_text = add_key(database, name="metrics", scopes=["metrics", "embed"])
+    app = make_app(Bot(), database=database, rules=GateRules(keys_required=True))
+    with running(app) as address, client_of(address) as client, httpx.Client(trust_env=False) as http:
+        sdk = openai.OpenAI(base_url=f"{address}/v1", api_key=chat_text, max_retries=0, http_client=http)
+        reply = sdk.chat.completions.create(model="byheart", messages=BODY["messages"])
+        assert reply.choices[0].message.content == ANSWER.text
+        with pytest.raises(openai.PermissionDeniedError, match="embed"):
+            sdk.embeddings.create(model="byheart", input="x")
+        assert client.get("/metrics", headers=bearer(chat_text)).status_code == 403
+        assert client.get("/metrics", headers=bearer(metrics_text)).status_code == 200
+        assert client.post("/v1/chat/completions", json=BODY, headers=bearer(metrics_text)).status_code == 403
+        revoke_key(database, id=chat.id)
+        with pytest.raises(openai.AuthenticationError):
+            sdk.models.list()
+
+
+def test_an_address_is_held_to_its_requests_a_minute(database: Database) -> None:
+    app = make_app(Bot(), database=database, rules=GateRules(requests_per_minute=2))
+    with running(app) as address, client_of(address) as client:
+        replies = [client.post("/v1/chat/completions", json=BODY) for _ in range(5)]
+        refused = [reply for reply in replies if reply.status_code == 429]
+        assert len(refused) >= 1  # five in a row: at most two minutes, of two each
+        assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
+        assert 1 <= int(refused[0].headers["retry-after"]) <= 60
+        assert replies[0].headers["x-ratelimit-limit-requests"] == "2"
+        assert client.get("/v1/models").status_code == 200
+
+
+def test_a_key_is_held_to_its_own_tokens_and_not_to_the_addresss_limit(database: Database) -> None:
+    _, text = add_key(database, name="x", scopes=["chat"], tokens_per_minute=10)
+    rules = GateRules(keys_required=True, requests_per_minute=1)
+    with running(make_app(Bot(), database=database, rules=rules)) as address, client_of(address) as client:
+        replies = [client.post("/v1/chat/completions", json=BODY, headers=bearer(text)) for _ in range(6)]
+        assert replies[0].status_code == 200
+        assert "x-ratelimit-limit-requests" not in replies[0].headers
+        assert any("tokens a minute" in reply.text for reply in replies if reply.status_code == 429)
+
+
+def test_two_gateways_on_one_database_count_together(database: Database, tmp_path: Path) -> None:
+    other = Database(f"sqlite:///{tmp_path / FILE_NAME}", folder=tmp_path)
+    assert count(database, "x", minute=1, requests=1, tokens=5) == (1, 5)
+    assert count(other, "x", minute=1, requests=1) == (2, 5)
+    assert count(other, "x", minute=2, requests=1) == (1, 0)
+    other.close()
+
+
+def test_only_listed_sites_may_read_answers_from_their_pages(database: Database) -> None:
+    app = make_app(Bot(), database=database, cors_origins=["https://help.example.com"])
+    with running(app) as address, client_of(address) as client:
+        asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+        for origin, allowed in (("https://help.example.com", True), ("https://evil.example", False)):
+            before = client.options("/v1/chat/completions", headers={"origin": origin, **asked})
+            after = client.post("/v1/chat/completions", json=BODY, headers={"origin": origin})
+            for response in (before, after):
+                assert (response.headers.get("access-control-allow-origin") == origin) is allowed
+
+
+def test_the_keys_verbs_make_list_and_revoke(tmp_path: Path) -> None:
+    (tmp_path / "byheart.yaml").write_text("docs: .\n")
+    bot = str(tmp_path)
+    made = CliRunner().invoke(cli, ["keys", "add", "Website", bot, "--scope", "chat", "--requests-per-minute", "60"])
+    text = made.stdout.strip()
+    assert text.startswith("bh_")
+    listed = CliRunner().invoke(cli, ["keys", "list", bot]).stdout
+    assert "Website" in listed
+    assert "60 requests" in listed
+    assert text not in listed
+    revoked = CliRunner().invoke(cli, ["keys", "revoke", text.split("_")[1], bot])
+    assert revoked.exit_code == 0, revoked.output
+    assert "revoked" in CliRunner().invoke(cli, ["keys", "list", bot]).stdout
+    with sqlite3.connect(tmp_path / FILE_NAME) as raw:
+        assert raw.execute("select count(*) from keys").fetchone() == (1,)
+    raw.close()

@@ -1,0 +1,277 @@
+"""What is kept of conversations, what becomes of it, and answers that go on while the database is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from byheart.cli import app as cli
+from byheart.errors import ConfigError, StorageError
+from byheart.evaluate.questions import YOURS_OUTSIDE, questions_from_files
+from byheart.serve.conversations import Exchange, forget, forget_older, save_exchange, save_feedback, wanting
+from byheart.serve.database import FILE_NAME, Database, exchanges, feedback, metadata
+from byheart.serve.gate import count
+from byheart.serve.keys import add_key, find_key
+from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database("", folder=tmp_path)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+def exchange(id: str, question: str = QUESTION, **changes: Any) -> Exchange:
+    values: dict[str, Any] = {
+        "conversation": "", "customer": "", "key_id": "", "created_at": time.time(), "answer": "Drag it.",
+        "abstained": False, "confidence": 0.9, "sources": ("a.md", "b.md#c"),
+    }  # fmt: skip
+    return Exchange(id=id, question=question, **(values | changes))
+
+
+def rows(database: Database, table: sa.Table = exchanges) -> int:
+    with database.begin() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if happened():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it did not happen")
+
+
+def ask(client: Any, question: str = QUESTION, **fields: Any) -> dict[str, Any]:
+    response = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": question}]} | fields)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses_and_can_run_again(database: Database) -> None:
+    database.migrate()
+    with database.begin() as connection:
+        inspector = sa.inspect(connection)
+        for table in metadata.sorted_tables:
+            found = {column["name"]: bool(column["nullable"]) for column in inspector.get_columns(table.name)}
+            assert found == {column.name: bool(column.nullable) for column in table.columns}
+
+
+def test_an_answer_is_kept_takes_a_thumb_and_is_forgotten_on_request(database: Database) -> None:
+    with running(make_app(Bot(), database=database)) as address, client_of(address) as client:
+        reply = ask(client, user="anna", metadata={"conversation_id": "c1"})
+        said = {"completion_id": reply["id"], "verdict": "down", "reason": "wrong", "comment": "It is F, not M."}
+        assert client.post("/v1/feedback", json=said).json() == {"object": "feedback", "completion_id": reply["id"]}
+        assert client.post("/v1/feedback", json={**said, "comment": None, "verdict": "up"}).status_code == 200
+        with database.begin() as connection:
+            kept = connection.execute(exchanges.select()).one()
+            thumb = connection.execute(feedback.select()).one()
+        assert (kept.question, kept.answer, kept.customer, kept.conversation) == (QUESTION, ANSWER.text, "anna", "c1")
+        assert kept.sources.split("\n") == [citation.url for citation in ANSWER.citations]
+        assert (thumb.verdict, thumb.reason, thumb.comment) == ("up", "wrong", "")
+        assert client.delete("/v1/conversations/c1").json()["exchanges"] == 1
+        assert (rows(database), rows(database, feedback)) == (0, 0)
+        assert client.post("/v1/feedback", json=said).status_code == 404
+        assert client.post("/v1/feedback", json={**said, "verdict": "meh"}).json()["error"]["param"] == "verdict"
+
+
+def test_nothing_is_kept_where_the_config_or_the_caller_says_so(database: Database) -> None:
+    for changes, fields in (({"keeps_exchanges": False}, {}), ({}, {"store": False})):
+        app = make_app(Bot(), database=database, **changes)
+        with running(app) as address, client_of(address) as client:
+            ask(client, **fields)
+        assert rows(database) == 0
+
+
+def test_what_is_too_old_goes_and_0_days_keep_all(database: Database) -> None:
+    now = time.time()
+    for id, age_days in (("new", 1), ("old", 100)):
+        save_exchange(database, exchange(id, created_at=now - age_days * 86400))
+    assert forget_older(database, days=0, now=now) == 0
+    assert forget_older(database, days=90, now=now) == 1
+    assert rows(database) == 1
+
+
+def test_all_of_one_customer_goes_and_nobody_elses(database: Database) -> None:
+    for id, customer in (("1", "anna"), ("2", "anna"), ("3", ""), ("4", "bert")):
+        save_exchange(database, exchange(id, customer=customer))
+    save_feedback(database, exchange_id="1", verdict="down", reason="", comment="")
+    assert forget(database, customer="anna") == 2
+    assert forget(database) == 0
+    assert (rows(database), rows(database, feedback)) == (2, 0)
+
+
+def test_the_feedback_verb_lists_what_to_do_better_and_writes_a_questions_file(tmp_path: Path) -> None:
+    (tmp_path / "byheart.yaml").write_text("docs: .\n")
+    database = Database("", folder=tmp_path)
+    database.migrate()
+    save_exchange(database, exchange("1", "Can I fly?", abstained=True))
+    save_exchange(database, exchange("2", "can I  FLY?", abstained=True))
+    save_exchange(database, exchange("3", "How do I\x1b[2J export?"))
+    save_exchange(database, exchange("4", "What is well answered?"))
+    save_feedback(database, exchange_id="3", verdict="down", reason="wrong", comment="It is in the menu.")
+    assert [(item.why, item.asked) for item in wanting(database)] == [("not answered", 2), ("thumb down", 1)]
+    database.close()
+    listed = CliRunner().invoke(cli, ["feedback", str(tmp_path)]).stdout
+    assert "(2 times)" in listed
+    assert "[wrong; It is in the menu.]" in listed
+    assert "\x1b" not in listed
+    assert "well answered" not in listed
+    target = tmp_path / "asked.jsonl"
+    assert CliRunner().invoke(cli, ["feedback", str(tmp_path), "--write", str(target)]).exit_code == 0
+    assert json.loads(target.read_text().splitlines()[1])["note"] == "thumb down; wrong; It is in the menu."
+    read = questions_from_files(paths=[target], max_per_group=10, seed=0)
+    assert [question.group for question in read] == [YOURS_OUTSIDE] * 2
+    again = CliRunner().invoke(cli, ["feedback", str(tmp_path), "--write", str(target)])
+    assert again.exit_code == 1
+
+
+def test_a_full_disk_costs_what_would_be_kept_and_no_answer(database: Database) -> None:
+    @sa.event.listens_for(database._engine, "connect")
+    def _no_more_pages(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")  # SQLite then says what it says on a full disk
+
+    database._engine.dispose()
+    with running(make_app(Bot(), database=database)) as address, client_of(address) as client:
+        for number in range(40):
+            ask(client, "short", metadata={"conversation_id": f"{number} {'x' * 400}"})
+        wait_until(lambda: client.get("/ready").json()["storage"] == "failing")
+        assert client.get("/ready").status_code == 200
+        assert "byheart_lost_notes_total 0.0" not in client.get("/metrics").text
+        assert ask(client)["choices"][0]["message"]["content"] == ANSWER.text
+
+
+def test_a_database_that_is_gone_and_back_costs_no_answer(database: Database, tmp_path: Path) -> None:
+    with running(make_app(Bot(), database=database)) as address, client_of(address) as client:
+        reply = ask(client)
+        wait_until(lambda: rows(database) == 1)
+        with database.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE exchanges RENAME TO gone")
+        assert ask(client)["choices"][0]["message"]["content"] == ANSWER.text
+        said = {"completion_id": reply["id"], "verdict": "up"}
+        refused = client.post("/v1/feedback", json=said)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_unavailable")
+        assert client.get("/ready").json()["storage"] == "failing"
+        with database.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE gone RENAME TO exchanges")
+        assert client.post("/v1/feedback", json=said).status_code == 200
+        assert client.get("/ready").json()["storage"] == "ok"
+
+
+def test_a_fault_of_the_database_is_told_without_what_was_asked(database: Database) -> None:
+    save_exchange(database, exchange("1"))
+    with pytest.raises(StorageError) as fault:
+        save_exchange(database, exchange("1", "my secret question"))
+    assert "UNIQUE constraint failed" in str(fault.value)
+    assert "secret" not in str(fault.value)
+
+
+def test_an_address_that_is_no_database_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address, fault in (("mysql://x/y", "mysql"), ("nonsense", "no address"), ("$NOT_SET_HERE", "NOT_SET_HERE")):
+        with pytest.raises(ConfigError, match=fault):
+            Database(address, folder=tmp_path)
+    monkeypatch.setenv("BOT_DATABASE", f"sqlite:///{tmp_path / 'other.sqlite'}")
+    Database("$BOT_DATABASE", folder=tmp_path).migrate()
+    assert (tmp_path / "other.sqlite").exists()
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: Database) -> None:
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="newer byheart"):
+        database.migrate()
+
+
+def test_servers_that_start_at_once_migrate_once(tmp_path: Path) -> None:
+    databases = [Database("", folder=tmp_path) for _ in range(4)]
+    faults: list[Exception] = []
+
+    def migrate(database: Database) -> None:
+        try:
+            database.migrate()
+        except StorageError as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=migrate, args=[database]) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not faults
+    for database in databases:
+        assert rows(database) == 0
+        database.close()
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """An empty folder that nobody may enter, too; pytest's own are closed to all but the one who runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="byheart-", dir="/tmp") as name:
+        folder = Path(name)
+        if os.geteuid() == 0:  # PostgreSQL does not run as root
+            os.chown(folder, NOBODY, NOBODY)
+        yield folder
+
+
+@pytest.mark.slow
+def test_postgresql_keeps_counts_and_forgets_as_sqlite_does(server_folder: Path) -> None:
+    server = shutil.which("postgres")
+    if server is None:
+        pytest.skip("NOT CHECKED: no PostgreSQL on this machine")
+    pytest.importorskip("psycopg")
+    binaries = Path(server).resolve().parent
+    data, user = server_folder / "data", "byheart"
+    as_user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    as_user = ["setpriv", *as_user] if os.geteuid() == 0 else []
+    subprocess.run(
+        [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", user, "-A", "trust"],
+        check=True,
+        capture_output=True,
+    )
+    options = f"-c listen_addresses= -c unix_socket_directories={server_folder}"
+    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(server_folder / "log"), "-w"]
+    subprocess.run([*control, "start"], check=True, capture_output=True)
+    address = f"postgresql://{user}@/postgres?host={server_folder}"
+    first, second = (Database(address, folder=server_folder) for _ in range(2))
+    try:
+        for database in (first, second):
+            database.migrate()
+        key, text = add_key(first, name="x", scopes=["chat"])
+        assert find_key(second, text) == key
+        assert [count(d, "s", minute=1, requests=1, tokens=2) for d in (first, second)] == [(1, 2), (2, 4)]
+        with (
+            running(make_app(Bot(), database=first)) as one,
+            running(make_app(Bot(), database=second)) as two,
+            client_of(one) as asking,
+            client_of(two) as rating,
+        ):
+            id = ask(asking)["id"]
+            said = {"completion_id": id, "verdict": "down"}
+            wait_until(lambda: rating.post("/v1/feedback", json=said).status_code == 200)
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
+            assert ask(asking)["choices"][0]["message"]["content"] == ANSWER.text
+            assert rating.post("/v1/feedback", json=said).status_code == 503
+            subprocess.run([*control, "start"], check=True, capture_output=True)
+            wait_until(lambda: rating.post("/v1/feedback", json=said).status_code == 200)
+            assert rating.delete(f"/v1/conversations/{id}").json()["deleted"] is True
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
