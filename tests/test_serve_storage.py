@@ -248,7 +248,17 @@ def test_postgresql_keeps_counts_and_forgets_as_sqlite_does(server_folder: Path)
         capture_output=True,
     )
     options = f"-c listen_addresses= -c unix_socket_directories={server_folder}"
-    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(server_folder / "log"), "-w"]
+    control = [
+        *as_user,
+        str(binaries / "pg_ctl"),
+        "-D",
+        str(data),
+        "-o",
+        options,
+        "-l",
+        str(server_folder / "log"),
+        "-w",
+    ]
     subprocess.run([*control, "start"], check=True, capture_output=True)
     address = f"postgresql://{user}@/postgres?host={server_folder}"
     first, second = (Database(address, folder=server_folder) for _ in range(2))

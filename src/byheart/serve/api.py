@@ -63,7 +63,9 @@ def create_app(
     engine = Engine(answerer, workers=workers, waiting=waiting, time_limit_s=time_limit_s)
     metrics = Metrics()
     desk = Desk(database, on_lost=metrics.lost_notes.inc) if database else None
-    bot = Bot(engine, metrics, FollowUps(sections), model_name, len(sections), desk, keeps_exchanges and desk is not None)
+    bot = Bot(
+        engine, metrics, FollowUps(sections), model_name, len(sections), desk, keeps_exchanges and desk is not None
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

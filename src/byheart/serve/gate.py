@@ -22,7 +22,7 @@ KEY_MEMORY_S = 2.0  # how long a key that was looked up is believed: a revoked o
 _MAX_REMEMBERED = 10_000
 
 ALWAYS_OPEN = frozenset({"/health", "/ready"})  # load balancers have no key; they tell no secret
-PAGES = ("/", "/widget.js", "/logo", "/docs", "/openapi.json", "/static", "/pages")
+PAGES = ("/", "/widget.js", "/logo", "/brand.css", "/docs", "/openapi.json", "/static", "/pages")
 _SCOPES = {
     "/v1/chat/completions": "chat",
     "/v1/feedback": "chat",
