@@ -1,0 +1,129 @@
+"""The loss doctor on made histories of every kind, with noise; and how often it errs on healthy ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from byheart.train.doctor import MOST_LOWERED, Reading, diagnose, next_factor
+from doctor_histories import falling, history, straight, swinging, valley
+
+SEEDS = range(40)
+HEALTHY = {
+    "fast, then flat": (falling(3.0, 0.3), falling(3.0, 0.8)),
+    "slowly bending": (falling(3.0, 0.2, pace=3), falling(3.0, 0.5, pace=3)),
+    "from a good start": (falling(0.9, 0.1), falling(0.8, 0.3)),
+}
+ILL = {
+    "jumpy": (swinging(2.0, 0.3), swinging(2.0, 0.2)),
+    "overfitting": (falling(3.0, 0.05), valley(3.0, 1.0, 2.0)),
+    "slow": (straight(3.0, 2.7), straight(3.0, 2.7)),
+    "flat": (falling(3.0, 2.6, pace=30), falling(3.0, 2.7, pace=30)),
+}
+
+
+def at_validations(readings: list[Reading], *, warm_up_steps: int = 40) -> list[str]:
+    """Return the kinds that are said live, at each validation."""
+    total = readings[-1].step
+    return [
+        diagnose(readings[: position + 1], total_steps=total, warm_up_steps=warm_up_steps).kind
+        for position, reading in enumerate(readings)
+        if reading.unseen_loss is not None
+    ]
+
+
+@pytest.mark.parametrize("kind", ILL)
+@pytest.mark.parametrize("noise", [0.02, 0.15, 0.4])
+def test_each_illness_is_seen_in_nearly_every_run_and_for_no_other(kind: str, noise: float) -> None:
+    seen = [set(at_validations(history(*ILL[kind], noise=noise, seed=seed))) for seed in SEEDS]
+    assert sum(kind in kinds for kinds in seen) >= 0.9 * len(SEEDS)
+    allowed = {kind, "too early", "healthy"} | ({"slow"} if kind == "flat" else set())
+    assert sum(bool(kinds - allowed) for kinds in seen) <= 0.05 * len(SEEDS), seen
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("noise", [0.02, 0.15, 0.4, 0.8])
+def test_healthy_noisy_runs_are_left_alone(name: str, noise: float) -> None:
+    called = [kind for seed in SEEDS for kind in at_validations(history(*HEALTHY[name], noise=noise, seed=seed))]
+    false_alarms = [kind for kind in called if kind not in ("healthy", "too early")]
+    assert len(false_alarms) <= 0.01 * len(called), false_alarms
+
+
+def test_steps_that_scatter_ever_more_are_jumpy_even_without_validation() -> None:
+    readings = history(falling(3.0, 1.0), straight(3.0, 1.0), steps=100, noise=0.02)
+    wild = [
+        Reading(100 + step, 2.0 + (1.5 if step % 2 else -1.5) * step / 100, None) for step in range(1, 101)
+    ]  # fmt: skip
+    found = diagnose([*readings[:101], *wild], total_steps=400)
+    assert (found.kind, found.action) == ("jumpy", "lower the rate")
+    assert "from step to step" in found.evidence
+
+
+def test_a_loss_that_rises_everywhere_asks_for_a_lower_rate_and_not_for_a_stop() -> None:
+    found = diagnose(history(valley(2.0, 1.0, 4.0), valley(2.0, 1.0, 4.0), noise=0.02), total_steps=400)
+    assert (found.kind, found.action) == ("jumpy", "lower the rate")
+    assert "training rose with it" in found.evidence
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("field", ["train_loss", "unseen_loss"])
+def test_a_loss_that_is_no_number_is_said_at_once_with_its_step(bad: float, field: str) -> None:
+    readings = [Reading(0, None, 2.0), dataclasses.replace(Reading(1, 2.0, None), **{field: bad})]
+    found = diagnose(readings, total_steps=100)
+    assert (found.kind, found.action) == ("not a number", "lower the rate")
+    assert "step 1 " in found.evidence
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 26, 51, 76])
+def test_short_and_empty_histories_are_too_early_to_judge(length: int) -> None:
+    assert diagnose(history(*ILL["slow"])[:length], total_steps=400).kind == "too early"
+
+
+def test_without_validation_and_without_training_losses_nothing_is_claimed() -> None:
+    no_unseen = [dataclasses.replace(reading, unseen_loss=None) for reading in history(*HEALTHY["fast, then flat"])]
+    assert diagnose(no_unseen, total_steps=400).kind == "too early"
+    no_train = [dataclasses.replace(reading, train_loss=None) for reading in history(*ILL["overfitting"])]
+    assert diagnose(no_train, total_steps=400).kind in ("healthy", "too early")
+
+
+def test_evidence_and_advice_name_figures_and_settings() -> None:
+    for kind, setting in {
+        "jumpy": "train.learning_rate", "overfitting": "synthesize.questions_per_section",
+        "slow": "train.learning_rate", "flat": "train.lora_rank",
+    }.items():  # fmt: skip
+        readings = history(*ILL[kind], noise=0.02)
+        found = next(
+            found
+            for end in range(1, len(readings) + 1)
+            if (found := diagnose(readings[:end], total_steps=400, warm_up_steps=40)).kind == kind
+        )
+        assert setting in found.advice
+        assert any(character.isdigit() for character in found.evidence)
+
+
+def test_only_what_came_after_the_last_change_of_the_rate_counts() -> None:
+    wild = history(*ILL["jumpy"], steps=200)
+    assert diagnose(wild, total_steps=400).kind == "jumpy"
+    calm = [
+        dataclasses.replace(reading, step=reading.step + 200, rate_factor=1 / 3)
+        for reading in history(*HEALTHY["fast, then flat"], steps=200)[1:]
+    ]
+    assert diagnose([*wild, *calm[:30]], total_steps=400).kind == "too early"
+    assert diagnose([*wild, *calm], total_steps=400).kind in ("healthy", "too early")
+
+
+def test_the_rate_is_changed_a_few_times_at_most_and_never_raised_after_it_was_lowered() -> None:
+    readings = [Reading(0, None, 2.0)]
+    factors = []
+    for step in range(1, 6):
+        readings.append(Reading(step, 2.0, 2.0, rate_factor=next_factor(readings, "lower the rate")))
+        factors.append(readings[-1].rate_factor)
+    assert factors[:MOST_LOWERED] == pytest.approx([1 / 3, 1 / 9, 1 / 27])
+    assert len(set(factors)) == MOST_LOWERED
+    assert next_factor(readings, "raise the rate") == factors[-1]
+    raised = [Reading(0, None, 2.0), Reading(1, 2.0, 2.0, rate_factor=2.0)]
+    assert next_factor(raised, "raise the rate") == 4.0
+    assert next_factor([*raised, Reading(2, 2.0, 2.0, rate_factor=4.0)], "raise the rate") == 4.0
+    assert next_factor(raised, "stop") == next_factor(raised, "none") == 2.0
