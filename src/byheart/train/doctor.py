@@ -146,7 +146,10 @@ def _overfitting(current: Sequence[Reading], unseen: Sequence[tuple[int, float]]
     if not around or not newest:
         return None
     then, now = sum(around) / len(around), sum(newest) / len(newest)
+    noise = _unsure(around, newest)
     said = f"since step {best_step} unseen phrasing rose from {best:.3f} to {after[-1]:.3f}"
+    if abs(now - then) <= noise:
+        return None
     if now < then:
         return Diagnosis(
             "overfitting",
@@ -168,8 +171,7 @@ def _flat(train: Sequence[float], unseen: Sequence[tuple[int, float]], *, start:
     if len(recent) < RECENT or max(recent) - min(recent) > STILL * max(recent) or len(train) < 2 * WINDOW:
         return None
     earlier, newest = sum(train[-2 * WINDOW : -WINDOW]) / WINDOW, sum(train[-WINDOW:]) / WINDOW
-    noise = 3 * (_scatter(train[-2 * WINDOW : -WINDOW]) + _scatter(train[-WINDOW:])) / math.sqrt(2 * WINDOW)
-    if earlier - newest > STILL * earlier + noise:
+    if earlier - newest > STILL * earlier + _unsure(train[-2 * WINDOW : -WINDOW], train[-WINDOW:]):
         return None  # training still falls
     figures = f"unseen phrasing stays at {recent[-1]:.3f} ({start:.3f} at the start), training at {newest:.3f}"
     if recent[-1] < LEARNED * start:
@@ -207,6 +209,11 @@ def _slow(unseen: Sequence[tuple[int, float]], *, start: float, total_steps: int
 def _scatter(losses: Sequence[float]) -> float:
     """Return the mean absolute difference from step to step: noise, whatever the trend, and odd values count once."""
     return sum(abs(after - before) for before, after in itertools.pairwise(losses)) / max(1, len(losses) - 1)
+
+
+def _unsure(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return what the means of two windows may differ by chance: about two and a half standard errors."""
+    return 3 * (_scatter(first) + _scatter(second)) / math.sqrt(len(first) + len(second))
 
 
 def _sign(change: float, least: float) -> int:
