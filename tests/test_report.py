@@ -279,6 +279,36 @@ def test_training_that_ended_too_early_or_never_helped_is_told() -> None:
         assert title in titles(HEALTHY, steps=steps, best=history.best_step(steps))
 
 
+def test_the_loss_doctor_and_the_recall_in_training_are_shown_with_what_they_are_not() -> None:
+    slow = {"diagnosis": "slow", "evidence": "unseen phrasing falls smoothly", "advice": "Double it."}
+    steps = [
+        Step(0, None, 2.0, 0.0),
+        Step(1, 1.9, 1.9, 0.125, **slow, done="the learning rate was raised to 2 times the planned one"),
+        Step(2, 1.8, 1.8, 0.25, **slow),
+        Step(3, 1.7, 1.7, 0.5, diagnosis="healthy", evidence="unseen phrasing fell from 2.000 to 1.700"),
+    ]
+    html = render(FULL, steps=steps)
+    text = " ".join(Page(html).text.split())
+    assert (
+        "Step 1: slow. Unseen phrasing falls smoothly. The learning rate was raised to 2 times the planned one." in text
+    )
+    assert "Step 2: slow" not in text  # said already
+    assert "Step 3: healthy. Unseen phrasing fell" in text
+    assert "from 0% at step 0 to 50% at step 3" in html
+    assert "It is a small sample" in text
+    assert "The loss doctor" not in Page(render(FULL)).text
+
+
+def test_the_last_advice_of_the_loss_doctor_is_told_unless_it_was_followed_or_all_is_well_since() -> None:
+    told = {"diagnosis": "jumpy", "evidence": "it goes up and down: 1, 2, 1", "advice": "Lower train.learning_rate."}
+    steps = [Step(n, 1.0, loss) for n, loss in enumerate([1.0, 1.1, 1.2])]
+    found = titles(HEALTHY, steps=[*steps, Step(3, 1.0, 1.0, **told)], best=steps[0])
+    assert "The loss doctor says: jumpy" in found
+    assert "did not help" not in found
+    for after in (Step(3, 1.0, 1.0, **told, done="lowered"), Step(4, 1.0, 1.0, diagnosis="healthy")):
+        assert "loss doctor" not in titles(HEALTHY, steps=[*steps, Step(3, 1.0, 1.0, **told), after], best=steps[0])
+
+
 def test_a_reason_that_rejects_most_pairs_is_told() -> None:
     found = titles(HEALTHY, levels=[Level(0.0, 100, 90, 30)], rejections=[Rejection("near copy", 60, "", "")])
     assert "Look at the rejected pairs" in found
@@ -288,6 +318,8 @@ def test_steps_are_read_around_a_torn_line() -> None:
     text = '{"step": 1, "train_loss": 2.0, "unseen_loss": null}\n{"step": 2, "train_loss": 1, "unseen_loss": 1.5}\n{"st'
     assert history.parse_steps(text) == [Step(1, 2.0, None), Step(2, 1.0, 1.5)]
     assert history.best_step(history.parse_steps(text)) == Step(2, 1.0, 1.5)
+    fault = '{"step": 3, "train_loss": null, "unseen_loss": null, "recall": null, "diagnosis": "not a number"}'
+    assert history.parse_steps(fault) == [Step(3, None, None, None, "not a number")]
 
 
 def test_levels_are_read_as_a_list_or_under_their_name() -> None:

@@ -18,7 +18,7 @@ from byheart.evaluate.history import parse_steps
 from byheart.models.adapters import load_trained, read_description
 from byheart.progress import Progress, StageResult, silent
 from byheart.store import RunFolder
-from byheart.train import loop, plan, stage
+from byheart.train import loop, plan, retrieval, stage
 from byheart.train.checkpoint import CHECKPOINT
 from training import TOPICS, default_pairs, pair, small_project, tiny_bert
 
@@ -93,6 +93,23 @@ def test_training_lowers_the_loss_on_unseen_phrasing_and_leaves_a_model_that_loa
     assert ((questions @ passages.T).argmax(1) == range(len(TOPICS))).mean() >= 0.8
     assert not list(folder.path.glob("4-checkpoint*"))
     assert result.outputs == ("4-model", "4-steps.jsonl")
+
+
+def test_the_loss_doctor_is_asked_at_each_validation_and_goes_on_after_a_broken_loss(
+    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = retrieval.EncoderLearner.learn
+    monkeypatch.setattr(
+        retrieval.EncoderLearner, "learn", lambda self, step: float("nan") if step == 4 else learn(self, step)
+    )
+    watcher = Watcher()
+    folder, result = run(tmp_path, base, watcher, auto=True)
+    steps = [json.loads(line) for line in (folder / "4-steps.jsonl").read_text().splitlines()]
+    assert all(step["diagnosis"] for step in steps[1:] if step["unseen_loss"] is not None)
+    assert (steps[5]["train_loss"], steps[5]["diagnosis"]) == (None, "not a number")
+    assert [step["rate_factor"] for step in steps[5:7]] == pytest.approx([1.0, 1 / 3])
+    assert "step 5, not a number: the learning rate was lowered" in result.chosen["loss doctor"]
+    assert any(line.startswith("loss doctor, step 5: not a number") for line in watcher.messages)
 
 
 def test_choices_are_said_and_stored_with_their_reasons(

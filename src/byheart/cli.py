@@ -167,8 +167,16 @@ def synthesize(bot: Bot = HERE, force: Force = False, sets: Sets = None) -> None
 
 
 @app.command()
-def train(bot: Bot = HERE, force: Force = False, sets: Sets = None) -> None:
+def train(
+    bot: Bot = HERE,
+    force: Force = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let the loss doctor change the learning rate, and stop: train.auto=true.")
+    ] = False,
+    sets: Sets = None,
+) -> None:
     """Fine-tune the model on the questions and answers."""
+    sets = [*(sets or []), *(["train.auto=true"] if auto else [])]
     _run(_project(bot, sets), bot, only="train", start="train" if force else None)
 
 

@@ -85,6 +85,11 @@ class TrainConfig(_Part):
     epochs: float | None = Field(None, gt=0, description="at most so many passes; empty: chosen for the family")
     patience: int = Field(2, ge=1, description="stop after so many validations without a better loss")
     validations_per_epoch: int = Field(4, ge=1, description="how often the loss on unseen phrasing is measured")
+    auto: bool = Field(
+        False,
+        description="let the loss doctor act: lower the rate where the loss jumps, raise it where it falls slowly, "
+        "stop where it overfits",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine is faster so")
     seed: int = Field(0, description="seed of order and dropout")
 

@@ -56,7 +56,7 @@ def advise(
         *_empty_sections(coverage, pairs_by_section),
         *_unasked_sections(coverage, pairs_by_section),
         *_rejections(levels, rejections),
-        *_overfit(steps, best),
+        *(_doctor(steps) or _overfit(steps, best)),
     ]
     praise = Advice(
         "Put it before customers",
@@ -187,6 +187,16 @@ def _rejections(levels: Sequence[Level], rejections: Sequence[Rejection]) -> Ite
             f"{percent(rejections[0].count / asked)} of the pairs asked for were rejected for one reason "
             f"(“{rejections[0].reason}”). The file 3-rejected.jsonl holds each with its evidence.",
         )
+
+
+def _doctor(steps: Sequence[Step]) -> list[Advice]:
+    """Return what the loss doctor advised last, where it did not do it by itself and all is not well since."""
+    newest = next((step for step in reversed(steps) if step.diagnosis), None)
+    if newest is None or newest.done or newest.diagnosis in ("too early", "healthy"):
+        return []
+    by_itself = " With `train.auto: true` the training does it by itself." if newest.diagnosis != "flat" else ""
+    reason = f"Step {newest.step:,}: {newest.evidence}. {newest.advice}{by_itself}"
+    return [Advice(f"The loss doctor says: {newest.diagnosis}", reason)]
 
 
 def _overfit(steps: Sequence[Step], best: Step | None) -> Iterator[Advice]:

@@ -76,6 +76,22 @@ def losses(*, steps: Sequence[Step], best: Step | None) -> Markup:
         return _svg(figure, label=f"Loss over {len(steps)} steps: {', '.join(ends)}{kept}.")
 
 
+def recalls(*, steps: Sequence[Step], best: Step | None) -> Markup:
+    """Draw the share of a sample of unseen phrasings that were answered rightly when asked, over the training."""
+    asked = [(step.step, step.recall) for step in steps if step.recall is not None]
+    with _figure(height_in=2.1) as (figure, axes):
+        axes.plot(*_columns(asked), "o-", color=FIRST, linewidth=1.8, markersize=3.5, label="answered when asked")
+        if best is not None:
+            axes.axvline(best.step, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), label="kept")
+        axes.set_xlabel("step")
+        axes.set_ylim(-0.05, 1.05)
+        axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+        axes.grid(axis="y", color=LINE, linewidth=0.7)
+        _legend(axes, columns=2)
+        ends = f"from {asked[0][1]:.0%} at step {asked[0][0]} to {asked[-1][1]:.0%} at step {asked[-1][0]}"
+        return _svg(figure, label=f"Share of a sample of unseen phrasings answered rightly when asked: {ends}.")
+
+
 def temperatures(*, levels: Sequence[Level]) -> Markup:
     """Draw, for each temperature, the pairs kept, rejected and never delivered, and how good they are."""
     labels = [f"{level.temperature:g}" for level in levels]

@@ -22,6 +22,11 @@ class Step:
     step: int
     train_loss: float | None
     unseen_loss: float | None  # None between validations
+    recall: float | None = None  # share of a sample of unseen phrasings, asked outright, that were answered rightly
+    diagnosis: str = ""  # what the loss doctor said at this validation: a kind, figures, what to do, what it did
+    evidence: str = ""
+    advice: str = ""
+    done: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,8 +58,9 @@ def parse_steps(text: str) -> list[Step]:
         values = _object(line)
         step, loss = _number(values, "step"), _number(values, "train_loss")
         unseen_loss = _number(values, "unseen_loss")
-        if step is not None and (loss is not None or unseen_loss is not None):
-            steps.append(Step(int(step), loss, unseen_loss))
+        if step is not None and (loss is not None or unseen_loss is not None or values.get("diagnosis")):
+            told = (str(values.get(name) or "") for name in ("diagnosis", "evidence", "advice", "done"))
+            steps.append(Step(int(step), loss, unseen_loss, _number(values, "recall"), *told))
     return steps
 
 
@@ -97,6 +103,17 @@ def best_step(steps: Iterable[Step]) -> Step | None:
     """Return the step with the lowest loss on unseen phrasing: its checkpoint is the one that is kept."""
     validated = [step for step in steps if step.unseen_loss is not None]
     return min(validated, key=lambda step: step.unseen_loss or 0.0, default=None)
+
+
+def doctor_visits(steps: Iterable[Step]) -> list[Step]:
+    """Return the steps at which the loss doctor said something new, or did something."""
+    visits: list[Step] = []
+    said = ""
+    for step in steps:
+        if step.diagnosis not in ("", "too early") and (step.diagnosis != said or step.done):
+            visits.append(step)
+        said = step.diagnosis or said
+    return visits
 
 
 def _object(line: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from byheart.evaluate import charts, wording
 from byheart.evaluate.advice import CLEAR, advise, groups_missing
 from byheart.evaluate.coverage import Coverage
-from byheart.evaluate.history import Level, Rejection, Step, best_step
+from byheart.evaluate.history import Level, Rejection, Step, best_step, doctor_visits
 from byheart.evaluate.metrics import Graded, Metrics, Share
 from byheart.evaluate.questions import ANSWERABLE, GROUPS, OUTSIDE, SEEN, UNANSWERABLE, UNSEEN, YOURS, YOURS_OUTSIDE
 
@@ -121,6 +121,8 @@ def render(
         worst=worst_questions(metrics=metrics, graded=graded),
         best=best,
         losses=charts.losses(steps=steps, best=best) if len(steps) > 1 else "",
+        recalls=charts.recalls(steps=steps, best=best) if any(step.recall is not None for step in steps) else "",
+        visits=doctor_visits(steps),
         levels=levels,
         temperatures=charts.temperatures(levels=levels) if levels else "",
         rejections=rejections,

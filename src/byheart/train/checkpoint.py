@@ -35,6 +35,11 @@ class StepRecord:
     learning_rate: float
     seconds: float  # since the start of training, pauses left out
     recall: float | None = None  # share of a sample of unseen phrasings that were answered rightly when asked
+    rate_factor: float = 1.0  # of the planned learning rate, as the loss doctor had set it
+    diagnosis: str = ""  # what the loss doctor says at a validation, with its evidence and advice
+    evidence: str = ""
+    advice: str = ""
+    done: str = ""  # what it changed (train.auto)
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,6 +55,8 @@ class TrainState:
     validations_since_best: int
     seconds: float
     history: list[StepRecord]
+    rate_factor: float = 1.0  # of the planned learning rate, for the next step
+    ended: str = ""  # why the loss doctor stopped the training; "" where it did not
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +117,9 @@ def remove_checkpoint(folder: RunFolder) -> None:
             shutil.rmtree(folder / name)
 
 
-_PLAIN_FIELDS = ("step", "best_step", "best_loss", "validations_since_best", "seconds")
+_PLAIN_FIELDS = (
+    "step", "best_step", "best_loss", "validations_since_best", "seconds", "rate_factor", "ended",
+)  # fmt: skip
 
 
 class _RefusedError(Exception):

@@ -22,7 +22,7 @@ WINDOW = 20  # steps: the mean absolute difference of so many is known to a fift
 LEAST_VALIDATIONS = 4  # measured after the warm-up, before anything is said but "not a number"
 SCATTER_GROWTH = 3.0  # windows of healthy runs differ up to twofold
 SWING = 0.04  # a rise or fall of the unseen loss that is no rounding, as a share of its level
-SWINGS = 2  # rises, each with a fall after it, among the last validations
+TURNS = 3  # from a rise to a fall or back, among the last validations
 RECENT = 6  # validations that swings, and a loss that does not move, are looked for in
 RISE = 0.03  # of the unseen loss above its best, for overfitting
 RISES = 2  # validations in a row that are above the best
@@ -119,18 +119,17 @@ def _jumpy(train: Sequence[float], unseen: Sequence[float]) -> Diagnosis | None:
     recent = unseen[-RECENT:]
     turns = [_sign(after - before, SWING * before) for before, after in itertools.pairwise(recent)]
     moves = [turn for turn in turns if turn]
-    swings = sum(first > 0 > second for first, second in itertools.pairwise(moves))
-    if swings >= SWINGS:
+    if sum(first != second for first, second in itertools.pairwise(moves)) >= TURNS:
         seen = ", ".join(f"{loss:.3f}" for loss in recent)
         return Diagnosis("jumpy", f"unseen phrasing goes up and down: {seen}", advice, "lower the rate")
     windows = [train[first : first + WINDOW] for first in range(0, len(train) - WINDOW + 1, WINDOW)]
     if len(windows) >= 3:
-        scatters = [_scatter(window) for window in windows]
+        levels = [sum(window) / WINDOW for window in windows]
+        # As a share of the level: a higher loss scatters more by itself.
+        scatters = [_scatter(window) / max(level, 1e-9) for window, level in zip(windows, levels, strict=True)]
         calm, now = min(scatters[:-2]), min(scatters[-2:])  # twice in a row: one odd batch is no diagnosis
-        level = sum(windows[-1]) / WINDOW
-        before = min(sum(window) / WINDOW for window in windows[:-2])
-        if now > SCATTER_GROWTH * calm and level > before:
-            evidence = f"from step to step the loss differs by {now:.3f}; it did by {calm:.3f}, and was lower"
+        if now > SCATTER_GROWTH * calm and levels[-1] > min(levels[:-2]):
+            evidence = f"from step to step the loss differs by {now:.0%} of it; it did by {calm:.0%}, and was lower"
             return Diagnosis("jumpy", evidence, advice, "lower the rate")
     return None
 

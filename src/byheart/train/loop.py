@@ -17,7 +17,9 @@ import torch
 
 from byheart.errors import TrainError
 from byheart.progress import Notify, Progress
+from byheart.train import doctor
 from byheart.train.checkpoint import StepRecord, Tensors, TrainState
+from byheart.train.consult import consult, lower_after_fault
 
 TASK = "training"
 WARM_UP = 0.1  # share of the steps over which the rate rises; then it falls to 0 (the usual schedule for BERT)
@@ -36,6 +38,17 @@ class Recipe:
     validate_every: int  # steps
     patience: int  # validations without a better loss
     seed: int
+    auto: bool = False  # let the loss doctor change the rate, and stop
+
+    @property
+    def warm_up_steps(self) -> int:
+        """Return over how many steps the rate rises."""
+        return max(1, round(self.total_steps * WARM_UP))
+
+    @property
+    def waits(self) -> int:
+        """Return how many validations without a better loss end the training: the doctor needs a few to judge."""
+        return max(self.patience, doctor.RECENT) if self.auto else self.patience
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,25 +112,32 @@ def train(
     watch = _Watch(done_s=state.seconds, first_step=state.step)
     with _interrupts_deferred() as interrupted:
         while not why_it_ended(state, recipe):
-            rate = learning_rate_at(state.step, peak=recipe.learning_rate, total_steps=recipe.total_steps)
+            rate = learning_rate_at(state.step, recipe) * state.rate_factor
             torch.manual_seed(random.Random(f"dropout {recipe.seed} {state.step}").getrandbits(63))
             loss = learner.learn(state.step)
-            _demand_number(loss, learner, state, recipe)
-            _step(learner, optimizer, rate)
+            if math.isfinite(loss):
+                _step(learner, optimizer, rate)
             state.step += 1
+            said = ""
             is_due = state.step % recipe.validate_every == 0 or state.step == recipe.total_steps
             unseen = learner.validate() if is_due else None
-            _demand_number(unseen.loss if unseen else 0.0, learner, state, recipe)
             state.seconds = watch.seconds()
             state.history.append(_record(state, loss, unseen, rate, learner.steps_per_epoch))
-            if is_due:
+            if bad := [lost for lost in (loss, unseen.loss if unseen else 0.0) if not math.isfinite(lost)]:
+                said = _recover(learner, optimizer, state, recipe, bad[0])
+            elif is_due:
                 _keep_if_best(state, learner, unseen)
+                said = consult(
+                    state, total_steps=recipe.total_steps, warm_up_steps=recipe.warm_up_steps, auto=recipe.auto
+                )
             is_last = interrupted()  # asked once: a Ctrl-C from here on ends the next step
             if is_due or is_last or watch.checkpoint_is_due():
                 state.weights, state.moments = _copied(learner), _moments(optimizer)
                 save(state)
                 watch.saved()
             notify(Progress(TASK, state.step, recipe.total_steps, describe_losses(state.history)))
+            if said:
+                notify(Progress(TASK, message=said))
             if estimate := watch.estimate(state.step, recipe.total_steps):
                 notify(Progress(TASK, message=estimate))
             if is_last:
@@ -130,20 +150,19 @@ def why_it_ended(state: TrainState, recipe: Recipe) -> str:
     """Return why there is no next step; "" where there is one."""
     if state.step >= recipe.total_steps:
         return f"all {recipe.total_steps} steps are done"
-    if state.validations_since_best >= recipe.patience:
+    if state.validations_since_best >= recipe.waits:
         return (
             f"stopped early at step {state.step} of {recipe.total_steps}: the loss on unseen phrasing has not fallen "
-            f"in {recipe.patience} validations (train.patience)"
+            f"in {recipe.waits} validations (train.patience)"
         )
-    return ""
+    return state.ended
 
 
-def learning_rate_at(step: int, *, peak: float, total_steps: int) -> float:
-    """Return the learning rate of a step, counted from 0: a linear rise, then a linear fall that ends above 0."""
-    warm_up = max(1, round(total_steps * WARM_UP))
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * (total_steps - step) / max(1, total_steps - warm_up)
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """Return the planned rate of a step, counted from 0: a linear rise, then a linear fall that ends above 0."""
+    if step < recipe.warm_up_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up_steps
+    return recipe.learning_rate * (recipe.total_steps - step) / max(1, recipe.total_steps - recipe.warm_up_steps)
 
 
 def describe_losses(history: Sequence[StepRecord]) -> str:
@@ -215,13 +234,19 @@ def _record(
     return StepRecord(
         step=state.step,
         epoch=round(state.step / steps_per_epoch, 3),
-        train_loss=loss,
-        unseen_loss=unseen.loss if unseen else None,
+        train_loss=_number(loss),
+        unseen_loss=_number(unseen.loss) if unseen else None,
         unseen_accuracy=unseen.accuracy if unseen else None,
         recall=unseen.recall if unseen else None,
         learning_rate=rate,
         seconds=round(state.seconds, 2),
+        rate_factor=state.rate_factor,
     )
+
+
+def _number(loss: float | None) -> float | None:
+    """Return a loss, or None for one that is infinite or not a number, which no JSON file can hold."""
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def _keep_if_best(state: TrainState, learner: Learner, unseen: Unseen | None) -> None:
@@ -234,16 +259,21 @@ def _keep_if_best(state: TrainState, learner: Learner, unseen: Unseen | None) ->
         state.validations_since_best += 1
 
 
-def _demand_number(loss: float, learner: Learner, state: TrainState, recipe: Recipe) -> None:
-    """Raise TrainError, with the best weights back in their place, where a loss is infinite or not a number."""
-    if math.isfinite(loss):
-        return
+def _recover(learner: Learner, optimizer: torch.optim.Optimizer, state: TrainState, recipe: Recipe, loss: float) -> str:
+    """Put the best weights back after a loss that is no number, and return what was changed so that it goes on better.
+
+    Raises TrainError where the loss doctor may change nothing, or has done so often enough.
+    """
     _restore(learner, state.best_weights)
-    raise TrainError(
-        f"The loss is {loss} at step {state.step} of {recipe.total_steps}, with a learning rate of up to "
-        f"{recipe.learning_rate:g}: training has diverged. Set train.learning_rate lower (a tenth: "
-        f"{recipe.learning_rate / 10:g}), or train.precision to fp32 if it is bf16."
-    )
+    said = lower_after_fault(state, loss) if recipe.auto else ""
+    if not said:
+        raise TrainError(
+            f"The loss is {loss} at step {state.step} of {recipe.total_steps}, with a learning rate of up to "
+            f"{recipe.learning_rate:g}: training has diverged. Set train.learning_rate lower (a tenth: "
+            f"{recipe.learning_rate / 10:g}), or train.precision to fp32 if it is bf16; train.auto lowers it by itself."
+        )
+    optimizer.state.clear()  # the moments hold what led astray
+    return said
 
 
 def _copied(learner: Learner) -> Tensors:

@@ -52,6 +52,7 @@ def choose_recipe(
     validations_per_epoch: int,
     patience: int,
     seed: int,
+    auto: bool = False,
 ) -> Chosen:
     """Return how to train. The choices depend on the data alone: every machine trains as many steps."""
     reasons = {}
@@ -81,6 +82,7 @@ def choose_recipe(
         validate_every=validate_every,
         patience=patience,
         seed=seed,
+        auto=auto,
     )
     return Chosen(recipe, reasons)
 
@@ -107,6 +109,7 @@ def choose_writing_recipe(
     validations_per_epoch: int,
     patience: int,
     seed: int,
+    auto: bool = False,
 ) -> ChosenForWriting:
     """Return how to train a model that writes. The choices depend on the data and the model alone."""
     reasons = {}
@@ -142,6 +145,7 @@ def choose_writing_recipe(
         validate_every=validate_every,
         patience=patience,
         seed=seed,
+        auto=auto,
     )
     return ChosenForWriting(recipe, batch_size, reasons)
 

@@ -23,6 +23,7 @@ from byheart.records import Fact, Pair, Section
 from byheart.store import RunFolder, fingerprint
 from byheart.train import batches, loop, loss, plan
 from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from byheart.train.consult import what_was_done
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
 
 # Half of the adapter is added to the base: weights between the two keep what the base knows of customers' language
@@ -135,7 +136,7 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> Outcome:
         save=save,
         notify=notify,
     )
-    chosen |= tell({"end": how_it_ended(state, choice.recipe)})
+    chosen |= tell({"end": how_it_ended(state, choice.recipe)} | what_was_done(state.history))
     counts = {"pairs": len(data.train), "sections": schedule.sections, "steps": state.step}
     return _outcome(config, encoder, state, counts, chosen)
 
@@ -235,6 +236,7 @@ def _recipe(config: Config, schedule: batches.Schedule, encoder: Encoder) -> pla
         validations_per_epoch=config.train.validations_per_epoch,
         patience=config.train.patience,
         seed=config.train.seed,
+        auto=config.train.auto,
     )
 
 

@@ -29,6 +29,7 @@ from byheart.train import loop, plan
 from byheart.train.answers import UnseenQuestions, WriterLearner, length_of
 from byheart.train.buckets import Buckets
 from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from byheart.train.consult import what_was_done
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
 
 SPARE_TOKENS = 8  # that an answer may have beyond the longest one that is learned
@@ -93,7 +94,7 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
         save=save,
         notify=notify,
     )
-    chosen |= tell({"end": how_it_ended(state, choice.recipe)})
+    chosen |= tell({"end": how_it_ended(state, choice.recipe)} | what_was_done(state.history))
     counts = {"pairs": len(examples), "steps": state.step}
     return _outcome(
         config=config, family=family, method=method, writer=writer, state=state, longest_answer=unseen.most_tokens,
@@ -189,6 +190,7 @@ def _recipe(
         validations_per_epoch=config.train.validations_per_epoch,
         patience=config.train.patience,
         seed=config.train.seed,
+        auto=config.train.auto,
     )
 
 
