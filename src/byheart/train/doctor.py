@@ -198,8 +198,8 @@ def _slow(unseen: Sequence[tuple[int, float]], *, start: float, total_steps: int
         return None
     return Diagnosis(
         "slow",
-        f"unseen phrasing falls smoothly, by {mean * 100:.3g} in 100 steps: from {start:.3f} to about {max(0, end):.3f} "
-        "at the end",
+        f"unseen phrasing falls smoothly, by {mean * 100:.3g} in 100 steps: from {start:.3f} to about "
+        f"{max(0, end):.3f} at the end",
         "There is room to raise train.learning_rate: double it.",
         "raise the rate",
     )
