@@ -21,7 +21,7 @@ from byheart.errors import ConfigError
 from byheart.serve import gate
 from byheart.serve.database import FILE_NAME, Database
 from byheart.serve.gate import GateRules, count
-from byheart.serve.keys import add_key, find_key, list_keys, revoke_key
+from byheart.serve.keys import add_key, find_key, list_keys, page_key, revoke_key
 from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
 
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
@@ -68,7 +68,7 @@ def test_a_key_is_kept_as_a_hash_found_by_its_text_alone_and_gone_once_revoked(
     assert not revoke_key(database, id=key.id)
     assert find_key(database, text) is None
     assert [item.revoked_at is None for item in list_keys(database)] == [False]
-    with pytest.raises(ConfigError, match=r"no scope root.*chat, embed, metrics"):
+    with pytest.raises(ConfigError, match=r"no scope root.*chat, page, embed, metrics"):
         add_key(database, name="x", scopes=["root"])
 
 
@@ -105,6 +105,38 @@ def test_a_key_opens_what_it_is_for_until_it_is_revoked(database: Database, monk
         revoke_key(database, id=chat.id)
         with pytest.raises(openai.AuthenticationError):
             sdk.models.list()
+
+
+def test_a_key_for_pages_opens_questions_and_thumbs_alone_and_each_address_is_limited(database: Database) -> None:
+    _, text = add_key(database, name="Website", scopes=["page"])
+    app = make_app(Bot(), database=database, rules=GateRules(keys_required=True, open_pages=False))
+    with running(app) as address, client_of(address) as client:
+        opened = {
+            (method, path)
+            for method, path in paths_of(app)
+            if client.request(method, path, headers=bearer(text)).status_code not in (401, 403)
+        }
+        assert opened == {
+            ("POST", "/v1/chat/completions"), ("POST", "/v1/feedback"), ("GET", "/health"), ("GET", "/ready"),
+        }  # fmt: skip
+        replies = [client.post("/v1/chat/completions", json=BODY, headers=bearer(text)) for _ in range(41)]
+        assert replies[0].headers["x-ratelimit-limit-requests"] == "20"
+        assert 429 in {reply.status_code for reply in replies}
+
+
+def test_only_a_key_for_pages_is_put_into_the_page(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, text = add_key(database, name="Website", scopes=["page"])
+    key, strong = add_key(database, name="Backend", scopes=["chat"])
+    monkeypatch.setenv("PAGE_KEY", text)
+    assert (page_key(database, ""), page_key(database, "$PAGE_KEY"), page_key(database, text)) == ("", text, text)
+    with pytest.raises(ConfigError, match=r"serve\.page_key is a key for chat.*--scope page") as fault:
+        page_key(database, strong)
+    assert strong not in str(fault.value)
+    revoke_key(database, id=key.id)
+    with pytest.raises(ConfigError, match="no key of this server"):
+        page_key(database, strong)
+    with pytest.raises(ConfigError, match="stands alone"):
+        add_key(database, name="x", scopes=["page", "chat"])
 
 
 def test_an_address_is_held_to_its_requests_a_minute(database: Database) -> None:

@@ -326,6 +326,7 @@ def _web_app(project: Project) -> FastAPI:
     from byheart.records import Document, Section
     from byheart.serve.api import create_app
     from byheart.serve.gate import GateRules
+    from byheart.serve.keys import page_key
     from byheart.serve.suggest import suggest
     from byheart.serve.widget import Look
     from byheart.store import RunFolder
@@ -334,6 +335,7 @@ def _web_app(project: Project) -> FastAPI:
     folder = RunFolder(project.run_path)
     sections = folder.read("2-sections.jsonl", Section)
     chat, settings = project.config.chat, project.config.serve
+    database = cli_serve.open_database(project)
     return create_app(
         answerer,
         model_name=project.folder.resolve().name,
@@ -348,6 +350,7 @@ def _web_app(project: Project) -> FastAPI:
             language=chat.language,
             contact=chat.contact,
             logo=project.folder / chat.logo if chat.logo else None,
+            key=page_key(database, settings.page_key),
         ),
         workers=settings.threads,
         waiting=settings.waiting,
@@ -359,7 +362,7 @@ def _web_app(project: Project) -> FastAPI:
             tokens_per_minute=settings.tokens_per_minute,
         ),
         cors_origins=settings.cors_origins,
-        database=cli_serve.open_database(project),
+        database=database,
         keeps_exchanges=settings.keep_conversations,
         retention_days=settings.retention_days,
     )

@@ -34,7 +34,9 @@ keys = typer.Typer(
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who the key is for.")],
     bot: Bot = HERE,
-    scope: Annotated[list[str] | None, typer.Option(help="chat (default), embed or metrics; may be repeated.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="chat (default), page, embed or metrics; may be repeated.")
+    ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Its own limit.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Its own limit.")] = None,
 ) -> None:

@@ -118,6 +118,11 @@ class ServeConfig(_Part):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     title: str = Field("", description="name shown on the chat page; empty: the bot folder's name")
     require_keys: bool = Field(False, description="the API answers only callers with a key (byheart keys add)")
+    page_key: str = Field(
+        "",
+        description="with keys: a key with the scope page, given to the chat page and the widget, or $NAME of a "
+        "variable that holds it; empty: the chat asks for one",
+    )
     open_pages: bool = Field(True, description="with keys: chat page, widget script and manual pages need none")
     requests_per_minute: int = Field(0, ge=0, description="most requests of one address; 0: no limit")
     tokens_per_minute: int = Field(0, ge=0, description="most words and marks, in and out, of one address; 0: no limit")

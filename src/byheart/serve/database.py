@@ -116,12 +116,17 @@ class Database:
         self._engine.dispose()
 
 
+def from_environment(setting: str, *, name: str) -> str:
+    """Return what a setting holds, or what the variable holds that it names as $VARIABLE: secrets stay out of files."""
+    if not setting.startswith("$"):
+        return setting
+    if value := os.environ.get(setting[1:]):
+        return value
+    raise ConfigError([f"{name}: the environment variable {setting[1:]} is not set."])
+
+
 def _url_of(address: str, folder: Path) -> sa.URL:
-    if address.startswith("$"):
-        name = address[1:]
-        address = os.environ.get(name, "")
-        if not address:
-            raise ConfigError([f"serve.database: the environment variable {name} is not set. Set it to an address."])
+    address = from_environment(address, name="serve.database")
     if not address:
         return sa.URL.create("sqlite", database=str(folder / FILE_NAME))
     try:

@@ -16,7 +16,7 @@ from byheart.records import stable_id
 from byheart.serve.database import Database, usage
 from byheart.serve.desk import Desk
 from byheart.serve.faults import ApiError
-from byheart.serve.keys import Key, find_key
+from byheart.serve.keys import PAGE_SCOPE, Key, find_key
 
 KEY_MEMORY_S = 2.0  # how long a key that was looked up is believed: a revoked one is refused after this at the latest
 _MAX_REMEMBERED = 10_000
@@ -24,13 +24,14 @@ _MAX_REMEMBERED = 10_000
 ALWAYS_OPEN = frozenset({"/health", "/ready"})  # load balancers have no key; they tell no secret
 PAGES = ("/", "/widget.js", "/logo", "/brand.css", "/docs", "/openapi.json", "/static", "/pages")
 _SCOPES = {
-    "/v1/chat/completions": "chat",
-    "/v1/feedback": "chat",
-    "/v1/conversations": "chat",
-    "/v1/models": "chat",
-    "/v1/embeddings": "embed",
-    "/metrics": "metrics",
+    "/v1/chat/completions": ("chat", PAGE_SCOPE),
+    "/v1/feedback": ("chat", PAGE_SCOPE),
+    "/v1/conversations": ("chat",),
+    "/v1/models": ("chat",),
+    "/v1/embeddings": ("embed",),
+    "/metrics": ("metrics",),
 }
+PAGE_REQUESTS_PER_MINUTE = 20  # of one address with a key for pages, where nothing else is said; a person types 3 or 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,9 +92,9 @@ class Gate:
         if key is None:
             message = "Send a key of this server: 'Authorization: Bearer bh_…' (it is missing, wrong or revoked)."
             raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-        needed = next((s for p, s in _SCOPES.items() if path == p or path.startswith(p + "/")), "")
-        if needed and needed not in key.scopes:
-            raise ApiError(403, f"This key is not for '{needed}'. Use one that is.", code="insufficient_scope")
+        needed = next((s for p, s in _SCOPES.items() if path == p or path.startswith(p + "/")), ("chat",))
+        if not set(needed) & set(key.scopes):
+            raise ApiError(403, f"This key is not for '{needed[0]}'. Use one that is.", code="insufficient_scope")
         return key
 
     async def _looked_up(self, text: str) -> Key | None:
@@ -112,13 +113,9 @@ class Gate:
         return key
 
     async def _counted(self, scope: Scope, key: Key | None, headers: dict[str, str]) -> Caller:
-        """Count the request, and refuse it where its minute is full. A key with limits of its own is held to these."""
+        """Count the request, and refuse it where its minute is full."""
         key_id = key.id if key else ""
-        if key and (key.requests_per_minute or key.tokens_per_minute):
-            subject, requests, tokens = key.id, key.requests_per_minute or 0, key.tokens_per_minute or 0
-        else:
-            subject = stable_id(_network(scope))
-            requests, tokens = self._rules.requests_per_minute, self._rules.tokens_per_minute
+        subject, requests, tokens = self._limits_of(scope, key)
         if not (requests or tokens) or scope["method"] != "POST" or not scope["path"].startswith("/v1/"):
             return Caller(key_id, "")
         now = self._clock()
@@ -136,6 +133,23 @@ class Gate:
                 message = f"Limit reached: {limit} {name} a minute. Try again in {left_s} s."
                 raise ApiError(429, message, code="rate_limit_exceeded", headers={**headers, "retry-after": left_s})
         return Caller(key_id, subject)
+
+    def _limits_of(self, scope: Scope, key: Key | None) -> tuple[str, int, int]:
+        """Return whose usage counts, and the most requests and tokens of it a minute.
+
+        A key with limits of its own is held to these. One for pages has many users: its limits hold each address.
+        """
+        rules, address = self._rules, stable_id(_network(scope))
+        own = (key.requests_per_minute or 0, key.tokens_per_minute or 0) if key else (0, 0)
+        if key and PAGE_SCOPE in key.scopes:
+            return (
+                address,
+                own[0] or rules.requests_per_minute or PAGE_REQUESTS_PER_MINUTE,
+                own[1] or rules.tokens_per_minute,
+            )
+        if key and any(own):
+            return key.id, *own
+        return address, rules.requests_per_minute, rules.tokens_per_minute
 
 
 def count(database: Database, subject: str, *, minute: int, requests: int = 0, tokens: int = 0) -> tuple[int, int]:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from byheart.errors import ConfigError
-from byheart.serve.database import Database, keys
+from byheart.serve.database import Database, from_environment, keys
 
-SCOPES = ("chat", "embed", "metrics")
+SCOPES = ("chat", "page", "embed", "metrics")
+PAGE_SCOPE = "page"  # to ask and to rate answers, and nothing else: everyone who sees the page can read the key
 _PREFIX = "bh"
 
 
@@ -43,6 +44,8 @@ def add_key(
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         raise ConfigError([f"There is no scope {', '.join(unknown) or 'given'}. Choose from {', '.join(SCOPES)}."])
+    if PAGE_SCOPE in scopes and len(scopes) > 1:
+        raise ConfigError([f"The scope {PAGE_SCOPE} stands alone: everyone can read such a key. Make two keys."])
     key = Key(
         secrets.token_hex(6), name[:100], tuple(scopes), requests_per_minute, tokens_per_minute, time.time(), None
     )
@@ -51,6 +54,20 @@ def add_key(
     with database.begin() as connection:
         connection.execute(keys.insert().values(row))
     return key, f"{_PREFIX}_{key.id}_{secret}"
+
+
+def page_key(database: Database, setting: str) -> str:
+    """Return the text of the key that `serve.page_key` holds or names; "" where there is none.
+
+    Raises ConfigError where it is no key for pages: any other would give its rights to whoever looks at the page.
+    """
+    text = from_environment(setting, name="serve.page_key")
+    if text:
+        key = find_key(database, text)
+        if key is None or key.scopes != (PAGE_SCOPE,):
+            what = "no key of this server" if key is None else f"a key for {', '.join(key.scopes)}"
+            raise ConfigError([f"serve.page_key is {what}. Make one with: byheart keys add NAME --scope page"])
+    return text
 
 
 def list_keys(database: Database) -> list[Key]:

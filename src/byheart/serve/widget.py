@@ -57,6 +57,7 @@ class Look:
     language: str = ""
     contact: str = ""
     logo: Path | None = None
+    key: str = ""  # with the scope page: everyone can read it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def widget_file(*, title: str, suggestions: Sequence[str], look: Look) -> File:
         "language": look.language,
         "contact": look.contact,
         "logo": "logo" if look.logo else "",
+        "key": look.key,
         "languages": languages(),
     }
     # "<" cannot end a script element that someone puts this into; JSON is JavaScript otherwise

@@ -1,5 +1,7 @@
 // Questions to the server: one request, its answer as pieces, and every way it can fail as the name of a sentence.
 
+const PROBLEMS = { 401: "locked", 403: "locked", 429: "busy", 503: "busy" };
+
 /** Why there is no answer: `problem` is the key of the words that say it. */
 export class Problem extends Error {
   constructor(problem, cause) {
@@ -11,7 +13,7 @@ export class Problem extends Error {
 /** Yield {id}, {text} pieces of the answer, and {sources} at its end. Throws a Problem. */
 export async function* ask(server, messages, signal) {
   const response = await post(server, "v1/chat/completions", { messages, stream: true }, signal);
-  if (!response.ok) throw new Problem([429, 503].includes(response.status) ? "busy" : "failed", new Error(await response.text()));
+  if (!response.ok) throw new Problem(PROBLEMS[response.status] ?? "failed", new Error(await response.text()));
   let isFinished = false;
   for await (const event of events(response.body)) {
     if (event.error) throw new Problem("failed", new Error(event.error.message));

@@ -21,7 +21,8 @@ export class ByheartChat extends HTMLElement {
     this.follows = true; // whether the view scrolls along with the answer
     this.nodes = [];
     this.openStore = `byheart:open:${base}`;
-    this.conversation = new Conversation({ base, key: settings.key }, {
+    this.keyStore = `byheart:key:${base}`; // of this tab, as the conversation
+    this.conversation = new Conversation({ base, key: sessionGet(this.keyStore) || settings.key }, {
       onChange: (index, shown) => (index === undefined ? this.drawAll() : this.draw(index, shown)),
       onEnd: (turn) => this.announce(this.announcement(turn)),
     });
@@ -254,6 +255,11 @@ export class ByheartChat extends HTMLElement {
     return {
       submit: (text) => this.submit(text),
       retry: () => conversation.retry(),
+      unlock: (key) => {
+        conversation.server.key = key;
+        sessionSet(this.keyStore, key);
+        conversation.retry();
+      },
       copy: (text, node) => this.copy(text, node),
       copyTurn: (turn, node) => this.copy(turnText(turn, base), node),
       copyTranscript: () => this.copy(transcript(conversation.turns, { words, base })),

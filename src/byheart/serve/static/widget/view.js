@@ -56,6 +56,7 @@ function answer(turn, text, view) {
   if (text) bubble.append(textOf(turn, text, view));
   else if (turn.state === "waiting") bubble.append(waiting(words));
   if (turn.state === "failed") bubble.append(make("p", "problem", words[turn.problem] ?? words.failed));
+  if (turn.problem === "locked" && view.isLast) bubble.append(keyForm(view));
   if (turn.state === "stopped") bubble.append(make("p", "note", words.stopped));
   if (isDone && turn.sources?.citations.length) bubble.append(sourcesOf(turn.sources, view));
   const wantsPerson = isUnsure || turn.sources?.escalate || turn.state === "failed" || turn.verdict === "down";
@@ -127,7 +128,7 @@ function contactOf(isUnsure, view) {
 function buttonsOf(turn, view) {
   const { words, actions } = view;
   const row = make("div", "actions");
-  if (view.isLast && turn.state !== "done") {
+  if (view.isLast && turn.state !== "done" && turn.problem !== "locked") {
     row.append(button("retry", words.retry, actions.retry, turn.state === "failed" ? "primary" : "mini"));
   }
   if (turn.text) {
@@ -162,6 +163,17 @@ function reasonForm(turn, { words, actions }) {
     event.preventDefault();
     const reason = form.querySelector("input:checked")?.value ?? "";
     actions.judge(turn, "down", reason, comment.value.trim());
+  });
+  return form;
+}
+
+function keyForm({ words, actions }) {
+  const input = Object.assign(make("input"), { type: "password", required: true, autocomplete: "off", placeholder: words.key });
+  input.setAttribute("aria-label", words.key);
+  const form = make("form", "key", input, make("button", "primary", words.send));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    actions.unlock(input.value.trim());
   });
   return form;
 }

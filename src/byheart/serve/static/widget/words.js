@@ -44,6 +44,8 @@ export const ENGLISH = {
   unreachable: "The assistant cannot be reached. Check your connection.",
   lost: "The connection was lost before the answer was complete.",
   busy: "Many people are asking right now. Try again in a moment.",
+  locked: "This chat asks for a key. Whoever runs it can give you one.",
+  key: "Key",
   failed: "Something went wrong while answering. Try again.",
   hint: "Answers come from the manual and can be wrong. The linked pages say more.",
 };
