@@ -149,6 +149,46 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_is_taken(
     assert weights(folder) == undisturbed
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "DoRA": {"lora_dora": True},
+    "rsLoRA": {"lora_rslora": True},
+    "8-bit AdamW on all weights": {"optimizer": "adamw-8bit", "method": "full", "learning_rate": 0.003},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_train_resumes_bit_for_bit_and_loads_with_the_same_answers(
+    tmp_path: Path, base: str, way: str
+) -> None:
+    if "optimizer" in WAYS[way]:
+        pytest.importorskip("bitsandbytes")
+    settings = {"epochs": 30} | WAYS[way]
+    whole, result = run(tmp_path / "whole", base, **settings)
+    project, folder = project_of(tmp_path / "killed", base, **settings)
+
+    def die(event: Progress) -> None:
+        if event.task == "training" and not event.message and event.done == 40:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stage.run(project, folder, die)
+    stage.run(project, folder, silent)
+    name = "model.safetensors" if settings.get("method") == "full" else "adapter_model.safetensors"
+    assert (whole / "4-model" / name).read_bytes() == (folder / "4-model" / name).read_bytes()
+    assert result.chosen["train.gradient_checkpointing"].startswith("no: a step takes about ")
+    merged = adapters.load_trained_writer(whole / "4-model", precision="fp32")
+    apart = adapters.load_trained_writer(whole / "4-model", precision="fp32", merge=False)
+    asked = [("find boards", ()), ("how do i use votes ?", ())]
+    said = ["Open the menu and find boards settings.", "Open the menu and find votes settings."]
+    assert merged.answers(asked, most_tokens=20) == apart.answers(asked, most_tokens=20) == said
+
+
+def test_layers_computed_twice_learn_the_same(tmp_path: Path, base: str, undisturbed: bytes) -> None:
+    folder, result = run(tmp_path, base, gradient_checkpointing="always")
+    assert result.chosen["train.gradient_checkpointing"] == "yes: as train.gradient_checkpointing says"
+    assert weights(folder) == undisturbed
+
+
 def test_a_loss_that_is_no_number_ends_training_with_advice(tmp_path: Path, base: str) -> None:
     with pytest.raises(TrainError, match=r"training has diverged\. Set train\.learning_rate lower"):
         run(tmp_path, base, method="full", learning_rate=1e30)

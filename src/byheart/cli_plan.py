@@ -69,7 +69,7 @@ def make_plan(model: str, train: TrainConfig, flags: Flags, *, pairs: Sequence[P
     names = frozenset(entry.attention_targets) if entry and train.lora_targets == "attention" else None
     adapters = Adapters(rank=train.lora_rank, names=names, dropout=train.lora_dropout > 0)
     assumed["LoRA"] = f"rank {train.lora_rank} on {train.lora_targets} layers (train.lora_rank, train.lora_targets)"
-    work = Work(batch=batch, adapters=adapters, window=window)
+    work = Work(batch, adapters, window, eight_bit_moments=train.optimizer != "adamw")
     options = choose.options(size, work, machine)
     return Plan(model, size, machine, work, options, choose.recommend(size, work, machine, options), assumed)
 

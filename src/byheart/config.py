@@ -90,6 +90,14 @@ class TrainConfig(_Part):
         description="let the loss doctor act: lower the rate where the loss jumps, raise it where it falls slowly, "
         "stop where it overfits",
     )
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = Field(
+        "adamw",
+        description="8 bits a moment take a quarter of the memory; paged ones leave a GPU that is full (extra qlora)",
+    )
+    gradient_checkpointing: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="compute layers twice, to keep less in memory; auto: where the estimate says that it must be so",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine is faster so")
     seed: int = Field(0, description="seed of order and dropout")
 

@@ -36,6 +36,7 @@ class Work:
     adapters: Adapters
     window: int  # tokens of prompt and answer in sight at inference
     asked_at_once: int = 1  # at inference
+    eight_bit_moments: bool = False  # of the optimizer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ def _training(
     size: Size, work: Work, machine: Machine, method: MethodName, *, gpus: int, checkpointing: bool
 ) -> Option:
     formats = formats_for(size, machine, gpus=gpus)
+    if work.eight_bit_moments:
+        formats = dataclasses.replace(formats, states=estimate.EIGHT_BIT_STATES)
     if method == "full":
         trained = size.parameters
         memory = estimate.full_training(size, work.batch, formats, checkpointing=checkpointing, gpus=gpus)

@@ -8,7 +8,6 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
 from byheart.train.loop import TASK, Unseen
+from byheart.train.optimizers import OptimizerName, make_optimizer
 
 RIGHT_WORDS = 0.8  # share of the expected answer's words that a right answer has
 
@@ -42,7 +42,7 @@ class WriterLearner:
 
     def __init__(
         self, writer: Writer, examples: Sequence[Example], buckets: Buckets, unseen: UnseenQuestions, *,
-        micro_batch: int, notify: Notify,
+        micro_batch: int, notify: Notify, optimizer: OptimizerName = "adamw",
     ) -> None:  # fmt: skip
         self.micro_batch = micro_batch
         self._writer = writer
@@ -50,6 +50,7 @@ class WriterLearner:
         self._buckets = buckets
         self._unseen = unseen
         self._notify = notify
+        self._optimizer: OptimizerName = optimizer
         self._computed = adapters.trainable(writer)
         self._weights: dict[str, torch.Tensor] = {
             name: weight if weight.dtype == torch.float32 else weight.detach().float().clone()
@@ -67,9 +68,10 @@ class WriterLearner:
         return self._weights
 
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Return AdamW, fused."""
-        weights: Any = list(self._weights.values())
-        return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        """Return the optimizer that was chosen."""
+        return make_optimizer(
+            self._optimizer, self._weights.values(), learning_rate=learning_rate, weight_decay=weight_decay
+        )
 
     def learn(self, step: int) -> float:
         """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none.
@@ -173,7 +175,7 @@ class WriterLearner:
             self.micro_batch = now // 2
             said = f"{self.micro_batch} examples at once instead of {now}; a step still learns from {batch_size}"
         elif not base.is_activation_checkpointing:
-            base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            compute_twice(self._writer)
             said = "layers are computed a second time for their gradients (gradient checkpointing)"
         else:
             raise TrainError(
@@ -181,6 +183,11 @@ class WriterLearner:
                 "train.method: qlora."
             ) from fault
         self._notify(Progress(TASK, message=f"out of memory: goes on with {said}"))
+
+
+def compute_twice(writer: Writer) -> None:
+    """Switch on gradient checkpointing."""
+    writer.base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def length_of(example: Example) -> tuple[int, ...]:

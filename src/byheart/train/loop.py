@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -289,17 +289,29 @@ def _restore(learner: Learner, saved: Tensors) -> None:
 
 def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
     return {
-        f"{number}/{name}": tensor.detach().cpu().clone()
+        f"{number}/{name}": torch.as_tensor(value).detach().cpu().clone()
         for number, values in optimizer.state_dict()["state"].items()
-        for name, tensor in values.items()
+        for name, value in _flat(values).items()
     }
 
 
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's values for a weight, those that it keeps one level down under "level/name"."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name}/{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def _restore_moments(optimizer: torch.optim.Optimizer, moments: Tensors) -> None:
-    values: dict[int, dict[str, torch.Tensor]] = {}
+    values: dict[int, dict[str, Any]] = {}
     for key, tensor in moments.items():
-        number, _, name = key.partition("/")
-        values.setdefault(int(number), {})[name] = tensor
+        number, *levels, name = key.split("/")
+        place = values.setdefault(int(number), {})
+        for level in levels:
+            place = place.setdefault(level, {})
+        # AdamW of 8 bits counts its steps with a plain number, torch's with a tensor of floats.
+        place[name] = int(tensor) if tensor.dim() == 0 and tensor.dtype == torch.int64 else tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
 
 

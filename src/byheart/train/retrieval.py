@@ -24,6 +24,7 @@ from byheart.store import RunFolder, fingerprint
 from byheart.train import batches, loop, loss, plan
 from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
+from byheart.train.optimizers import OptimizerName, choose_optimizer, make_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
 
 # Half of the adapter is added to the base: weights between the two keep what the base knows of customers' language
@@ -44,8 +45,12 @@ class Examples:
 class EncoderLearner:
     """An encoder with its batches of questions and passages (protocol: loop.Learner)."""
 
-    def __init__(self, encoder: Encoder, schedule: batches.Schedule, validation: Sequence[batches.Batch]) -> None:
+    def __init__(
+        self, encoder: Encoder, schedule: batches.Schedule, validation: Sequence[batches.Batch],
+        optimizer: OptimizerName = "adamw",
+    ) -> None:  # fmt: skip
         self._encoder = encoder
+        self._optimizer: OptimizerName = optimizer
         self._schedule = schedule
         self._validation = validation
         self.weights = adapters.trainable(encoder)
@@ -56,8 +61,10 @@ class EncoderLearner:
         return self._schedule.steps_per_epoch
 
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Return AdamW."""
-        return torch.optim.AdamW(self.weights.values(), lr=learning_rate, weight_decay=weight_decay)
+        """Return the optimizer that was chosen."""
+        return make_optimizer(
+            self._optimizer, self.weights.values(), learning_rate=learning_rate, weight_decay=weight_decay
+        )
 
     def learn(self, step: int) -> float:
         """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none."""
@@ -123,14 +130,15 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> Outcome:
     trained = adapters.prepare(
         encoder, base_model=config.base_model, method=config.train.method, lora=lora_settings(config)
     )
-    chosen |= tell({"trained weights": trained})
+    optimizer, said_too = choose_optimizer(config.train.optimizer, has_gpu=encoder.device.type == "cuda")
+    chosen |= tell({"trained weights": trained} | said_too)
 
     def save(state: TrainState) -> None:
         kept = Checkpoint(state=state, precision=precision, precision_reason=why, neighbours=neighbours)
         save_checkpoint(folder, kept, fingerprint=identity)
 
     state = loop.train(
-        learner=EncoderLearner(encoder, schedule, validation),
+        learner=EncoderLearner(encoder, schedule, validation, optimizer),
         recipe=choice.recipe,
         state=checkpoint.state if checkpoint else None,
         save=save,
@@ -241,9 +249,11 @@ def _recipe(config: Config, schedule: batches.Schedule, encoder: Encoder) -> pla
 
 
 def _batch_reason(config: Config, schedule: batches.Schedule, validation: Sequence[batches.Batch]) -> dict[str, str]:
-    """Return how batches are made, and what is validated, in words."""
+    """Return how batches are made, what is validated, and what setting has no effect, in words."""
     each, of = schedule.questions_per_section, schedule.sections_per_batch
     reasons = {}
+    if config.train.gradient_checkpointing != "auto":
+        reasons["train.gradient_checkpointing"] = "not used: an encoder is small enough without"
     if config.train.batch_size is None:
         reasons["train.batch_size"] = f"{plan.BATCH_SIZE}: {each} questions to each of {of} sections"
     elif config.train.batch_size != each * of:

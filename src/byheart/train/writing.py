@@ -25,11 +25,12 @@ from byheart.models.writer import Writer, WritingFamily, load_writer
 from byheart.progress import Notify, Progress
 from byheart.records import Pair
 from byheart.store import RunFolder, fingerprint
-from byheart.train import loop, plan
-from byheart.train.answers import UnseenQuestions, WriterLearner, length_of
+from byheart.train import fit, loop, plan
+from byheart.train.answers import UnseenQuestions, WriterLearner, compute_twice, length_of
 from byheart.train.buckets import Buckets
 from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
+from byheart.train.optimizers import OptimizerName, choose_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
 
 SPARE_TOKENS = 8  # that an answer may have beyond the longest one that is learned
@@ -65,11 +66,14 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
             counts={"steps": 0}, chosen=chosen,
         )  # fmt: skip
     parameters = count_parameters(writer.model)
+    choice = _recipe(config, examples, method=method, parameters=parameters)
+    micro_batch = config.train.micro_batch_size or choice.batch_size
+    optimizer, twice, said = _fit(config, writer, examples, method=method, micro_batch=micro_batch)
     torch.manual_seed(config.train.seed)
     trained = adapters.prepare(writer, base_model=config.base_model, method=method, lora=lora_settings(config))
-    chosen |= tell({"trained weights": trained})
-    choice = _recipe(config, examples, method=method, parameters=parameters)
-    chosen |= tell(choice.reasons)
+    if twice:
+        compute_twice(writer)
+    chosen |= tell({"trained weights": trained} | choice.reasons | said)
     identity = _fingerprint(config, method, examples, unseen.examples)
     checkpoint, noted = load_checkpoint(folder, fingerprint=identity)
     if noted:
@@ -84,8 +88,9 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
         examples,
         Buckets([length_of(example) for example in examples], batch_size=choice.batch_size, seed=config.train.seed),
         unseen,
-        micro_batch=config.train.micro_batch_size or choice.batch_size,
+        micro_batch=micro_batch,
         notify=notify,
+        optimizer=optimizer,
     )
     state = loop.train(
         learner=learner,
@@ -192,6 +197,23 @@ def _recipe(
         seed=config.train.seed,
         auto=config.train.auto,
     )
+
+
+def _fit(
+    config: Config, writer: Writer, examples: Sequence[Example], *, method: adapters.Method, micro_batch: int
+) -> tuple[OptimizerName, bool, dict[str, str]]:
+    """Return the optimizer, whether layers are computed twice so that a step fits into memory, and the reasons."""
+    machine = fit.this_machine(in_bf16=writer.precision == torch.bfloat16)
+    work = fit.work_of(
+        examples, rows=micro_batch, base_model=config.base_model, lora=lora_settings(config),
+        eight_bit_moments=config.train.optimizer != "adamw",
+    )  # fmt: skip
+    size = fit.size_of_writer(writer, parameters=count_parameters(writer.model))
+    twice, reason = fit.choose_checkpointing(
+        config.train.gradient_checkpointing, size=size, work=work, machine=machine, method=method
+    )
+    optimizer, why = choose_optimizer(config.train.optimizer, has_gpu=machine.gpus > 0)
+    return optimizer, twice, {"train.gradient_checkpointing": f"{'yes' if twice else 'no'}: {reason}"} | why
 
 
 def _fingerprint(
