@@ -32,9 +32,10 @@ def make_optimizer(
     if name == "adamw":
         return torch.optim.AdamW(moved, lr=learning_rate, weight_decay=weight_decay, fused=True)
     try:
-        from bitsandbytes import optim  # noqa: PLC0415 - an extra, and a second to import
+        import bitsandbytes  # noqa: PLC0415 - an extra, and a second to import
     except ImportError as missing:
         raise MissingExtraError("bitsandbytes", "qlora", f"train.optimizer: {name}") from missing
-    kinds: dict[str, Any] = {"adamw-8bit": optim.AdamW8bit, "paged-adamw-8bit": optim.PagedAdamW8bit}
-    optimizer: torch.optim.Optimizer = kinds[name](moved, lr=learning_rate, weight_decay=weight_decay)
+    optim: Any = bitsandbytes.optim
+    kind = optim.AdamW8bit if name == "adamw-8bit" else optim.PagedAdamW8bit
+    optimizer: torch.optim.Optimizer = kind(moved, lr=learning_rate, weight_decay=weight_decay)
     return optimizer
