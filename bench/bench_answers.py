@@ -25,7 +25,7 @@ from typing import Any
 from byheart import answer
 from byheart.answer import bot, compose, confidence
 from byheart.answer.base import Answer, Answerer
-from byheart.answer.calibrate import calibrate
+from byheart.answer.calibrate import calibrate, encode_questions
 from byheart.catalog import STARTER
 from byheart.evaluate.grading import grade_answer, page_key
 from byheart.index import index as ranking
@@ -93,8 +93,8 @@ def as_published(folder: RunFolder) -> Answerer:
     index = build_index(load_index(folder / bot.MODEL / bot.INDEX).passages, encoder)
     kept = bot.load_calibration(folder / bot.MODEL / bot.CALIBRATION)
     refused = kept.refused_share if kept else 0.0
-    questions = bot.calibration_questions(folder)
-    calibration = calibrate(questions, index=index, encoder=encoder, refuse_answerable=refused)
+    questions = encode_questions(bot.calibration_questions(folder), base=encoder)
+    calibration = questions and calibrate(questions, index=index, encoder=encoder, refuse_answerable=refused)
     return bot.ManualAnswerer(index=index, encoder=encoder, calibration=calibration, **LIMITS)
 
 

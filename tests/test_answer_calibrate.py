@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from byheart.answer import confidence
-from byheart.answer.calibrate import MOST_ANSWERED, CalibrationQuestions, calibrate
+from byheart.answer.calibrate import MOST_ANSWERED, CalibrationQuestions, calibrate, encode_questions
 from byheart.answer.confidence import FAR_PENALTY, UNKNOWN_PENALTY, Calibration, Evidence, evidence_of, penalty, sigmoid
 from byheart.index.index import Index
 from toy_manual import PAGES, FakeEncoder, index_of
@@ -27,7 +27,9 @@ def index() -> Index:
 
 
 def fitted(index: Index, questions: CalibrationQuestions = QUESTIONS, *, refuse: float = 0.05) -> Calibration:
-    calibration = calibrate(questions, index=index, encoder=FakeEncoder(), refuse_answerable=refuse)
+    encoded = encode_questions(questions, base=FakeEncoder())
+    assert encoded is not None
+    calibration = calibrate(encoded, index=index, encoder=FakeEncoder(), refuse_answerable=refuse)
     assert calibration is not None
     return calibration
 
@@ -49,14 +51,16 @@ def test_questions_outside_are_refused_and_answerable_ones_kept(index: Index) ->
 
 
 @pytest.mark.parametrize("few", ["answered", "outside"])
-def test_too_few_questions_of_one_kind_fit_nothing(index: Index, few: str) -> None:
+def test_too_few_questions_of_one_kind_fit_nothing(few: str) -> None:
     for count, fits in ((9, False), (10, True)):
         questions = dataclasses.replace(QUESTIONS, **{few: getattr(QUESTIONS, few)[:count]})
-        assert (calibrate(questions, index=index, encoder=FakeEncoder(), refuse_answerable=0.05) is not None) is fits
+        assert (encode_questions(questions, base=FakeEncoder()) is not None) is fits
 
 
 def test_a_manual_without_passages_fits_nothing() -> None:
-    assert calibrate(QUESTIONS, index=index_of({}), encoder=FakeEncoder(), refuse_answerable=0.05) is None
+    encoded = encode_questions(QUESTIONS, base=FakeEncoder())
+    assert encoded is not None
+    assert calibrate(encoded, index=index_of({}), encoder=FakeEncoder(), refuse_answerable=0.05) is None
 
 
 def test_the_threshold_rises_with_the_share_that_may_be_refused(index: Index) -> None:
@@ -80,8 +84,16 @@ def test_the_same_questions_give_the_same_calibration(index: Index) -> None:
 def test_many_questions_are_sampled_and_progress_is_told(index: Index) -> None:
     told: list[tuple[int, int]] = []
     many = tuple(f"how do I find board {number}" for number in range(MOST_ANSWERED + 50))
+    encoded = encode_questions(
+        dataclasses.replace(QUESTIONS, answered=many), base=FakeEncoder(),
+        on_done=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert encoded is not None
+    every = MOST_ANSWERED + len(QUESTIONS.typical) + len(OUTSIDE)
+    assert (told[0], told[-1]) == ((1, every), (every, every))
+    told.clear()
     calibrate(
-        dataclasses.replace(QUESTIONS, answered=many), index=index, encoder=FakeEncoder(), refuse_answerable=0.1,
+        encoded, index=index, encoder=FakeEncoder(), refuse_answerable=0.1,
         on_done=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert (told[0], told[-1]) == ((1, MOST_ANSWERED), (MOST_ANSWERED, MOST_ANSWERED))

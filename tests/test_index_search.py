@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byheart.index.index import Index, Match, build_index, load_index, tokens_of
-from toy_manual import PAGES, FakeEncoder, index_of, passages_of
+from byheart.index.index import HEADING_SHARE, Index, Match, build_index, load_index, tokens_of
+from toy_manual import PAGES, FakeEncoder, index_of, passages_of, word_vector
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,19 @@ def test_a_manual_without_text_has_an_empty_index_that_finds_nothing() -> None:
 
 def test_building_tells_how_far_it_is() -> None:
     passages = passages_of(PAGES)
-    told: list[tuple[int, int]] = []
-    build_index(passages, FakeEncoder(), on_done=lambda done, total: told.append((done, total)))
-    total = len(passages) + sum(len(passage.units) for passage in passages)
-    assert told == [(done, total) for done in range(1, total + 1)]
+    told: list[int] = []
+    build_index(passages, FakeEncoder(), on_done=told.append)
+    assert told == list(range(1, len(passages) + 1))
 
 
-def test_a_unit_is_encoded_under_its_heading() -> None:
-    encoder = FakeEncoder()
-    build_index(passages_of(PAGES), encoder)
-    assert "Delete a board: A deleted board stays in the bin for 30 days." in encoder.read
+def test_a_units_vector_is_the_mean_of_its_own_tokens_and_some_of_the_headings() -> None:
+    (passage,) = passages_of({"plans.md": "# Plans\n\nA seat costs money. Guests pay nothing."})
+    index = build_index([passage], FakeEncoder())
+    heading_D = word_vector("plans", 64) + word_vector(".", 64)
+    for number, words in enumerate((["A", "seat", "costs", "money", "."], ["Guests", "pay", "nothing", "."])):
+        own_D = sum(word_vector(word, 64) for word in words)
+        expected_D = own_D / np.linalg.norm(own_D) + HEADING_SHARE * heading_D / np.linalg.norm(heading_D)
+        np.testing.assert_allclose(index.units_U_D[number], expected_D / np.linalg.norm(expected_D), atol=1e-5)
 
 
 def test_words_are_compared_without_endings_and_function_words() -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from byheart.answer import confidence
 from byheart.answer.base import Answer, Answerer, Turn
-from byheart.answer.calibrate import CalibrationQuestions, calibrate
+from byheart.answer.calibrate import CalibrationQuestions, calibrate, encode_questions
 from byheart.answer.citing import NOTHING_ASKED, cite, declined, question_of
 from byheart.answer.compose import compose
 from byheart.answer.confidence import Calibration
@@ -30,6 +32,8 @@ System = Literal["byheart", "untrained", "bm25"]
 MODEL = "4-model"
 INDEX = "index"
 CALIBRATION = "calibration.json"
+UNTRAINED = "untrained"  # folder with what differs in the baseline, the base model without any training
+VECTORS = "vectors_P_D.npy"
 
 EMBEDDED_TOKENS = 256  # what the starter's encoder was trained to read of one text
 
@@ -88,7 +92,11 @@ def load(folder: RunFolder, *, system: System, max_words: int, max_citations: in
         raise MissingInputError(f"{folder / MODEL} is not there yet: train the bot first (byheart run)")
     try:
         index = load_index(folder / MODEL / INDEX)
-        calibration = load_calibration(folder / MODEL / CALIBRATION)
+        kept = folder / MODEL
+        if system == "untrained" and (kept / UNTRAINED).exists():
+            kept /= UNTRAINED
+            index = dataclasses.replace(index, vectors_P_D=np.load(kept / VECTORS, allow_pickle=False))
+        calibration = load_calibration(kept / CALIBRATION)
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
     trained = read_description(folder / MODEL)
@@ -98,24 +106,16 @@ def load(folder: RunFolder, *, system: System, max_words: int, max_citations: in
             writer=writer, longest_answer=trained.longest_answer, index=index, encoder=load_encoder(STARTER),
             calibration=calibration, max_words=max_words, max_citations=max_citations,
         )  # fmt: skip
-    if system == "byheart":
-        encoder = trained_encoder(folder / MODEL)
-        return ManualAnswerer(
-            index=index, encoder=encoder, calibration=calibration, max_words=max_words, max_citations=max_citations
-        )
-    questions = calibration_questions(folder)
-    share = calibration.refused_share if calibration else 0.0
     if system == "bm25":
         return LexicalAnswerer(
-            index=index, questions=questions.answered, refuse_answerable=share, max_words=max_words,
+            index=index, questions=calibration_questions(folder).answered,
+            refuse_answerable=calibration.refused_share if calibration else 0.0, max_words=max_words,
             decline=lambda matches: declined(matches, 0.0, max_citations=max_citations),
             cite=lambda matches: cite(matches, max_citations),
         )  # fmt: skip
-    base = load_encoder(trained.base_model)
-    index = build_index(index.passages, base)
-    calibration = calibrate(questions, index=index, encoder=base, refuse_answerable=share)
+    encoder = trained_encoder(folder / MODEL) if system == "byheart" else load_encoder(trained.base_model)
     return ManualAnswerer(
-        index=index, encoder=base, calibration=calibration, max_words=max_words, max_citations=max_citations
+        index=index, encoder=encoder, calibration=calibration, max_words=max_words, max_citations=max_citations
     )
 
 
@@ -152,23 +152,46 @@ def complete_model(
 ) -> Calibration | None:
     """Write the index and the calibration into a folder that holds trained weights, and return the calibration.
 
-    `on_done(task, done, total)` tells how far it is.
+    The baseline's go beside them: they differ in the passages' vectors alone. `on_done(task, done, total)` tells how
+    far it is.
     """
     encoder = trained_encoder(model_folder)
+    base, tuned = (encoder.base, encoder.tuned) if isinstance(encoder, DualEncoder) else (encoder, None)
     passages = make_passages(
         folder.read("2-sections.jsonl", Section),
         folder.read("2-facts.jsonl", Fact),
         folder.read("1-documents.jsonl", Document),
     )
-    index = build_index(passages, encoder, on_done=lambda done, total: on_done("indexing", done, total))
+    total = len(passages) * (2 if tuned else 1)
+    untrained = build_index(passages, base, on_done=lambda done: on_done("indexing", done, total))
+    index = untrained
+    if tuned:
+        vectors_P_D = tuned.vectors(
+            [passage.text for passage in passages],
+            on_done=lambda done: on_done("indexing", len(passages) + done, total),
+        )
+        index = dataclasses.replace(untrained, vectors_P_D=vectors_P_D)
     index.save(model_folder / INDEX)
-    calibration = calibrate(
+    questions = encode_questions(
         calibration_questions(folder),
-        index=index,
-        encoder=encoder,
-        refuse_answerable=refuse_answerable,
-        on_done=lambda done, total: on_done("calibrating", done, total),
+        base=base,
+        on_done=lambda done, total: on_done("encoding questions", done, total),
     )
+
+    def fitted(index: Index, encoder: Encoder | DualEncoder) -> Calibration | None:
+        return questions and calibrate(
+            questions,
+            index=index,
+            encoder=encoder,
+            refuse_answerable=refuse_answerable,
+            on_done=lambda done, total: on_done("calibrating", done, total),
+        )
+
+    if tuned:
+        (model_folder / UNTRAINED).mkdir()
+        np.save(model_folder / UNTRAINED / VECTORS, untrained.vectors_P_D, allow_pickle=False)
+        save_calibration(model_folder / UNTRAINED / CALIBRATION, fitted(untrained, base))
+    calibration = fitted(index, encoder)
     save_calibration(model_folder / CALIBRATION, calibration)
     return calibration
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from byheart.answer import confidence
 from byheart.answer.confidence import Array, Calibration, Flags, Vectors
 from byheart.index.index import Index
-from byheart.models.encoder import DualEncoder, Encoded, Encoder
+from byheart.models.encoder import DualEncoder, Encoder
 
 MOST_ANSWERED = 400  # questions of the manual: each costs a search
 _FOLDS = 5
@@ -26,8 +26,41 @@ class CalibrationQuestions:
     typical: tuple[str, ...]  # customers ask them of products of all kinds, and manuals answer them
 
 
-def calibrate(
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncodedQuestions:
+    """The questions with their vectors: they come from the base model, so that training does not change them."""
+
+    answered: tuple[str, ...]
+    vectors_N_D: Vectors  # the answered ones first
+    about_N: Flags  # True for the answered and the typical ones
+
+
+def encode_questions(
     questions: CalibrationQuestions,
+    *,
+    base: Encoder,
+    seed: int = 0,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> EncodedQuestions | None:
+    """Return the questions with their vectors; None where there are too few of one kind to fit anything.
+
+    `on_done(done, total)` counts questions.
+    """
+    answered = list(questions.answered)
+    if len(answered) > MOST_ANSWERED:
+        answered = random.Random(seed).sample(answered, MOST_ANSWERED)
+    if min(len(answered), len(questions.outside)) < 2 * _FOLDS:
+        return None
+    texts = [*answered, *questions.typical, *questions.outside]
+    vectors_N_D = np.zeros((len(texts), base.dimensions), dtype=np.float32)
+    for position, encoded in base.encode(texts, max_tokens=64, on_done=lambda done: on_done(done, len(texts))):
+        vectors_N_D[position] = confidence.question_vector(encoded)
+    about_N = np.arange(len(texts)) < len(answered) + len(questions.typical)
+    return EncodedQuestions(tuple(answered), vectors_N_D, about_N)
+
+
+def calibrate(
+    questions: EncodedQuestions,
     *,
     index: Index,
     encoder: Encoder | DualEncoder,
@@ -35,20 +68,15 @@ def calibrate(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration | None:
-    """Return the fitted decision; None where there are too few questions of one kind to fit anything.
+    """Return the fitted decision; None where the manual has no passage.
 
     The threshold refuses the share `refuse_answerable` of the answered and the typical questions, each judged by a
-    classifier that has not seen it.
+    classifier that has not seen it. `on_done(done, total)` counts searches.
     """
-    answered = list(questions.answered)
-    if len(answered) > MOST_ANSWERED:
-        answered = random.Random(seed).sample(answered, MOST_ANSWERED)
-    if min(len(answered), len(questions.outside)) < 2 * _FOLDS or not index.passages:
+    if not index.passages:
         return None
-    encoded = _encode([*answered, *questions.typical, *questions.outside], encoder)
-    vectors_N_D = np.stack([confidence.question_vector(item) for item in encoded])
-    inside = len(answered) + len(questions.typical)
-    about_N = np.arange(len(encoded)) < inside
+    vectors_N_D, about_N, answered = questions.vectors_N_D, questions.about_N, questions.answered
+    encoded = dict(encoder.encode(answered, max_tokens=64))
     evidence = []
     for position, question in enumerate(answered):
         matches = index.search(question, encoded[position])
@@ -64,14 +92,9 @@ def calibrate(
         topic_bias=bias,
         usual_nearness=nearness,
         usual_unknown=unknown,
-        threshold=confidence.sigmoid(float(np.quantile(scores_N[:inside], refuse_answerable))),
+        threshold=confidence.sigmoid(float(np.quantile(scores_N[about_N], refuse_answerable))),
         refused_share=refuse_answerable,
     )
-
-
-def _encode(texts: Sequence[str], encoder: Encoder | DualEncoder) -> list[Encoded]:
-    encoded = dict(encoder.encode(texts, max_tokens=64))
-    return [encoded[position] for position in range(len(texts))]
 
 
 def _out_of_fold(vectors_N_D: Vectors, about_N: Flags, seed: int) -> Array:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from byheart import records
 from byheart.index.passages import Passage
-from byheart.models.encoder import DualEncoder, Encoded, Encoder
+from byheart.models.encoder import Encoded, Encoder
 
 Array = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -36,6 +36,8 @@ WEIGHT_UNIT = 0.8
 WEIGHT_LATE = 2.0
 WEIGHT_BM25 = 0.1
 LINK_LIST_PENALTY = 0.3
+# Of the headings' tokens in a unit's vector, against 1 for its own: a sentence alone often leaves out what it is about.
+HEADING_SHARE = 0.3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,37 +171,51 @@ def load_index(folder: Path) -> Index:
 
 def build_index(
     passages: Sequence[Passage],
-    encoder: Encoder | DualEncoder,
+    encoder: Encoder,
     *,
-    on_done: Callable[[int, int], None] = lambda done, total: None,
+    on_done: Callable[[int], None] = lambda done: None,
 ) -> Index:
-    """Encode the passages and their units. `on_done(done, total)` counts texts."""
-    units = [(number, unit) for number, passage in enumerate(passages) for unit in passage.units]
-    unit_texts = [f"{passages[number].heading_path[-1]}: {unit.text}" for number, unit in units]
-    total = len(passages) + len(units)
-    encoded: list[Encoded | None] = [None] * len(passages)
-    for position, vectors in encoder.encode([p.text for p in passages], on_done=lambda done: on_done(done, total)):
-        encoded[position] = vectors
-    first_unit = np.cumsum([0, *(len(passage.units) for passage in passages)]).astype(np.int32)
-    unit_vectors = encoder.vectors(unit_texts, max_tokens=96, on_done=lambda done: on_done(len(passages) + done, total))
-    tokens, owners, lengths = [], [], [0]
-    for position, passage in enumerate(passages):
-        vectors_of = encoded[position]
-        assert vectors_of is not None  # every passage was encoded above
-        owner = _unit_of_tokens(passage, vectors_of.starts_T)
-        owners.append(np.where(owner >= 0, owner + first_unit[position], -1).astype(np.int32))
-        tokens.append(vectors_of.tokens_T_D.astype(np.float16))
-        lengths.append(len(vectors_of.tokens_T_D))
+    """Encode the passages, each once: its vector, its tokens' and its units' come out of the same forward pass.
+
+    `on_done(done)` counts passages.
+    """
+    encoded = dict(encoder.encode([passage.text for passage in passages], on_done=on_done))
+    first_unit_P = np.cumsum([0, *(len(passage.units) for passage in passages)]).astype(np.int32)
     dimensions = encoder.dimensions
+    tokens, owners = [np.zeros((0, dimensions), dtype=np.float16)], [np.zeros(0, dtype=np.int32)]
+    units = [np.zeros((0, dimensions), dtype=np.float32)]
+    for position, passage in enumerate(passages):
+        found = encoded[position]
+        owner_T = _unit_of_tokens(passage, found.starts_T)
+        owners.append(np.where(owner_T >= 0, owner_T + first_unit_P[position], -1).astype(np.int32))
+        tokens.append(found.tokens_T_D.astype(np.float16))
+        units.append(_unit_vectors(found.tokens_T_D, owner_T, len(passage.units)))
+    vectors = [encoded[position].vector_D for position in range(len(passages))]
     return Index(
         passages=tuple(passages),
-        vectors_P_D=np.array([e.vector_D for e in encoded if e], dtype=np.float32).reshape(-1, dimensions),
-        units_U_D=unit_vectors,
-        tokens_T_D=np.concatenate(tokens) if tokens else np.zeros((0, dimensions), dtype=np.float16),
-        token_units_T=np.concatenate(owners) if owners else np.zeros(0, dtype=np.int32),
-        first_token_P=np.cumsum(lengths).astype(np.int32),
-        first_unit_P=first_unit,
+        vectors_P_D=np.array(vectors, dtype=np.float32).reshape(-1, dimensions),
+        units_U_D=np.concatenate(units),
+        tokens_T_D=np.concatenate(tokens),
+        token_units_T=np.concatenate(owners),
+        first_token_P=np.cumsum([0, *(len(part) for part in tokens[1:])]).astype(np.int32),
+        first_unit_P=first_unit_P,
     )
+
+
+def _unit_vectors(tokens_T_D: Array, owner_T: Ints, units: int) -> Array:
+    """Return a vector for each unit of a passage: the mean of its tokens, read in the passage, and of the headings'.
+
+    Late chunking (Günther et al. 2024): as good as encoding each unit anew, in none of the time (docs/experiments.md).
+    """
+    sums_U_D = np.zeros((units + 1, tokens_T_D.shape[1]), dtype=np.float32)  # row 0: the headings
+    np.add.at(sums_U_D, owner_T + 1, tokens_T_D)
+    means_U_D = _unit_length(sums_U_D)
+    return _unit_length(means_U_D[1:] + HEADING_SHARE * means_U_D[0])
+
+
+def _unit_length(vectors_N_D: Array) -> Array:
+    lengths_N = np.linalg.norm(vectors_N_D, axis=1, keepdims=True)
+    return np.asarray(vectors_N_D / np.maximum(lengths_N, 1e-6), dtype=np.float32)
 
 
 def tokens_of(text: str) -> list[str]:
