@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from byheart.answer import System
 from byheart.answer.base import Answer, Answerer, Turn
 from byheart.config import Config, Project
 from byheart.errors import MissingInputError
 from byheart.evaluate import stage
-from byheart.evaluate.stage import System
 from byheart.progress import Progress, StageResult, silent
 from byheart.records import Citation, Document, Fact, Grade, Pair, Prediction, Question, Section
 from byheart.store import RunFolder
@@ -90,8 +90,10 @@ def evaluate(
     known: dict[str, Any] | None = None,
     **config: Any,
 ) -> StageResult:
-    def load(folder: RunFolder, *, system: System, max_words: int, max_citations: int) -> Answerer:
-        assert (max_words, max_citations) == (150, 3)
+    def load(folder: RunFolder, *, system: System, **limits: Any) -> Answerer:
+        assert limits == {
+            "max_words": 150, "max_citations": 3, "grounding": "closed-book", "unsupported": "passage",
+        }  # fmt: skip
         return Scripted(BYHEART) if system == "byheart" else Scripted({})
 
     ticks = itertools.count()

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byheart.ingest.facts import extract_facts
-from byheart.ingest.sentences import sentence_spans
 from byheart.records import Fact, Section
+from byheart.sentences import sentence_spans
 
 
 def section(markdown: str, heading: str = "Votes") -> Section:

@@ -26,7 +26,7 @@ CODE = sorted(path for folder in ("src", "tests", "bench", "scripts") for path i
 # From low to high; a unit imports only from lower rows, and units in one row never meet.
 ROWS: tuple[set[str], ...] = (
     {"errors"},
-    {"records", "progress"},
+    {"records", "progress", "sentences"},
     {"config"},
     {"config_settings"},
     {"config_file"},

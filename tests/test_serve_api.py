@@ -71,6 +71,7 @@ def test_the_openai_client_gets_answer_citations_and_usage(sdk: openai.OpenAI) -
                 {"title": "Cards", "heading": "Cards › Move a card", "url": "cards/move.md#move-a-card", "score": 0.91},
                 {"title": "Boards", "heading": "Boards", "url": "https://help.example.com/boards", "score": 0.5},
             ],
+            "receipts": [],
             "abstained": False,
             "confidence": 0.9,
             "escalate": False,

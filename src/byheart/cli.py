@@ -319,7 +319,10 @@ def _answerer(project: Project) -> Answerer:
 
     settings = project.config.answer
     folder = RunFolder(project.run_path)
-    return answer.load(folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations)
+    return answer.load(
+        folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations,
+        grounding=settings.grounding, unsupported=settings.unsupported,
+    )  # fmt: skip
 
 
 def _web_app(project: Project) -> FastAPI:

@@ -107,6 +107,15 @@ class AnswerConfig(_Part):
 
     max_words: int = Field(150, ge=20, le=1000, description="longest answer")
     max_citations: int = Field(3, ge=1, le=10, description="most sections cited for one answer")
+    grounding: Literal["closed-book", "retrieve"] = Field(
+        "closed-book",
+        description="a model that writes answers from memory, or reads the best passages in its prompt (retrieve)",
+    )
+    unsupported: Literal["passage", "abstain"] = Field(
+        "passage",
+        description="given where the manual does not bear out every sentence that a model wrote: the manual's own "
+        "passage, or the answer that it does not say",
+    )
     refuse_answerable: float = Field(
         0.04, ge=0, le=0.5, description="share of answerable questions that may be refused to keep inventions out"
     )

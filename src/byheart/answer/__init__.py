@@ -1,5 +1,5 @@
 """From question to answer: search, decide whether the manual says it, compose, cite."""
 
-from byheart.answer.bot import System, load
+from byheart.answer.bot import System, load, systems
 
-__all__ = ["System", "load"]
+__all__ = ["System", "load", "systems"]

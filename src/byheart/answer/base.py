@@ -18,6 +18,15 @@ class Turn:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Receipt:
+    """A sentence that a model wrote, and the section of the manual that bears it out; "" where none does."""
+
+    text: str
+    url: str
+    section_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """An answer in the manual's words. Where `abstained`, the text says so and the citations are the nearest pages."""
 
@@ -25,6 +34,7 @@ class Answer:
     citations: tuple[Citation, ...]
     confidence: float  # 0..1: calibrated probability that the manual answers the question
     abstained: bool
+    receipts: tuple[Receipt, ...] = ()  # of an answer that a model wrote, a sentence each; the manual's own needs none
 
 
 class Answerer(Protocol):

@@ -16,6 +16,7 @@ from byheart.answer.calibrate import CalibrationQuestions, calibrate, encode_que
 from byheart.answer.citing import NOTHING_ASKED, cite, declined, question_of
 from byheart.answer.compose import compose
 from byheart.answer.confidence import Calibration
+from byheart.answer.grounds import Grounding, Grounds, Unsupported
 from byheart.answer.lexical import LexicalAnswerer
 from byheart.answer.written import WrittenAnswerer
 from byheart.catalog import STARTER
@@ -27,7 +28,7 @@ from byheart.models.encoder import DualEncoder, Encoder, load_encoder
 from byheart.records import Document, Fact, Pair, Section, TypicalQuestion
 from byheart.store import RunFolder
 
-System = Literal["byheart", "untrained", "bm25"]
+System = Literal["byheart", "closed-book", "retrieve", "untrained", "bm25"]
 
 MODEL = "4-model"
 INDEX = "index"
@@ -81,11 +82,24 @@ class ManualAnswerer:
         return Answer(composed.markdown, cite(composed.used, self._max_citations), round(probability, 4), False)
 
 
-def load(folder: RunFolder, *, system: System, max_words: int, max_citations: int) -> Answerer:
+def systems(folder: RunFolder, *, grounding: Grounding) -> tuple[System, ...]:
+    """Return what a trained bot can be measured as, and against; the first is the bot as it answers customers."""
+    if read_description(folder / MODEL).family == "encoder":
+        return ("byheart", "untrained", "bm25")
+    more: tuple[System, ...] = ("closed-book",) if grounding == "retrieve" else ("closed-book", "retrieve")
+    return ("byheart", *more, "untrained", "bm25")
+
+
+def load(
+    folder: RunFolder, *, system: System, max_words: int, max_citations: int,
+    grounding: Grounding = "closed-book", unsupported: Unsupported = "passage",
+) -> Answerer:  # fmt: skip
     """Load a trained bot, or one of the baselines it is measured against.
 
-    "untrained" is the same bot with the base model; "bm25" ranks by BM25 alone. All are calibrated in the same way
-    on the same questions. Raises MissingInputError where nothing was trained yet.
+    Of a model that writes, "closed-book" is what it says without the manual at hand, nothing checked or declined;
+    "retrieve" has the best passages in its prompt, and receipts. "untrained" is the same bot with the base model;
+    "bm25" ranks by BM25 alone. All others are calibrated in the same way on the same questions. Raises
+    MissingInputError where nothing was trained yet.
     """
     description = folder / MODEL / "byheart.json"
     if not description.exists():
@@ -101,11 +115,14 @@ def load(folder: RunFolder, *, system: System, max_words: int, max_citations: in
         raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
     trained = read_description(folder / MODEL)
     if trained.family != "encoder" and system != "bm25":
-        writer = load_trained_writer(folder / MODEL) if system == "byheart" else load_untrained_writer(folder / MODEL)
-        return WrittenAnswerer(
-            writer=writer, longest_answer=trained.longest_answer, index=index, encoder=load_encoder(STARTER),
-            calibration=calibration, max_words=max_words, max_citations=max_citations,
+        load_writer = load_untrained_writer if system == "untrained" else load_trained_writer
+        grounds = Grounds(
+            index=index, encoder=load_encoder(STARTER), calibration=calibration, max_words=max_words,
+            max_citations=max_citations, unsupported=unsupported, with_receipts=system != "closed-book",
+            grounding=system if system in ("closed-book", "retrieve") else grounding,
         )  # fmt: skip
+        writer = load_writer(folder / MODEL)
+        return WrittenAnswerer(writer=writer, longest_answer=trained.longest_answer, grounds=grounds)
     if system == "bm25":
         return LexicalAnswerer(
             index=index, questions=calibration_questions(folder).answered,

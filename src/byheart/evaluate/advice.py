@@ -9,7 +9,7 @@ from byheart.evaluate.coverage import Coverage, Tile
 from byheart.evaluate.history import Level, Rejection, Step
 from byheart.evaluate.metrics import Metrics, Refusals
 from byheart.evaluate.questions import GROUPS, OUTSIDE, SEEN, UNSEEN, YOURS
-from byheart.evaluate.wording import SYSTEM_NAMES, chance, percent, plural
+from byheart.evaluate.wording import OTHER_WAYS, SYSTEM_NAMES, chance, percent, plural
 
 # Where a figure calls for action. They are the aims that byheart sets itself for a manual it has not seen.
 MOST_REFUSED = 0.08  # of the questions that the manual answers
@@ -115,6 +115,8 @@ def _inventions_and_refusals(metrics: Metrics) -> Iterator[Advice]:
 def _no_gain(metrics: Metrics) -> Iterator[Advice]:
     group = next((name for name in (YOURS, UNSEEN) if metrics.cell(metrics.systems[0], name)), None)
     for paired in metrics.paired:
+        if paired.baseline in OTHER_WAYS:
+            continue
         if paired.group != group or (paired.only_system > paired.only_baseline and paired.p_value < CLEAR):
             continue
         name = SYSTEM_NAMES.get(paired.baseline, paired.baseline)

@@ -45,15 +45,18 @@ def comparison(*, cells: Sequence[Cell], names: dict[str, str]) -> Markup:
             rows = [cell for cell in cells if cell.group == group]
             centres.append(position - (len(rows) - 1) / 2)
             for cell in rows:
-                _dot_with_interval(axes, cell, position, SYSTEM_COLOURS[systems.index(cell.system) % 3])
+                _dot_with_interval(axes, cell, position, *_look(systems.index(cell.system)))
                 position -= 1.0
             position -= 0.6
         axes.set_yticks(centres, groups)
         axes.set_ylim(position + 1.1, 0.8)
         _percent_axis(axes)
         for index, system in enumerate(systems):
-            axes.plot([], [], "o", color=SYSTEM_COLOURS[index % 3], label=names.get(system, system))
-        figure.legend(loc="outside upper left", ncols=len(systems), frameon=False, handlelength=1.0, columnspacing=1.2)
+            colour, marker = _look(index)
+            axes.plot([], [], marker, color=colour, label=names.get(system, system))
+        figure.legend(
+            loc="outside upper left", ncols=min(3, len(systems)), frameon=False, handlelength=1.0, columnspacing=1.2
+        )
         return _svg(figure, label=_comparison_in_words(cells, names))
 
 
@@ -189,12 +192,17 @@ def _percent_axis(axes: Axes) -> None:
     axes.grid(axis="x", color=LINE, linewidth=0.7)
 
 
-def _dot_with_interval(axes: Axes, cell: Cell, position: float, colour: str) -> None:
+def _look(number: int) -> tuple[str, str]:
+    """Return colour and marker of a system."""
+    return SYSTEM_COLOURS[number % 3], "oD"[number // 3 % 2]
+
+
+def _dot_with_interval(axes: Axes, cell: Cell, position: float, colour: str, marker: str) -> None:
     share = cell.correct
     if share.share is None or share.low is None or share.high is None:
         return
     axes.plot([share.low, share.high], [position, position], color=colour, linewidth=2.2, solid_capstyle="round")
-    axes.plot(share.share, position, "o", color=colour, markersize=7, markeredgecolor=CARD)
+    axes.plot(share.share, position, marker, color=colour, markersize=7, markeredgecolor=CARD)
 
 
 def _legend(axes: Axes, *, columns: int) -> None:

@@ -8,10 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 from byheart import answer as answering
+from byheart.answer import System
 from byheart.answer.base import Answerer, BatchAnswerer
+from byheart.answer.grounds import Grounding, Unsupported
 from byheart.config import Project
 from byheart.errors import MissingInputError
 from byheart.evaluate import grading, history, metrics, report
@@ -40,7 +42,7 @@ from byheart.records import (
 )
 from byheart.store import RunFolder
 
-System = Literal["byheart", "untrained", "bm25"]
+BASELINES: tuple[System, ...] = ("untrained", "bm25")
 OUTPUTS = ("5-questions.jsonl", "5-predictions.jsonl", "5-grades.jsonl", "5-metrics.json", "report.html")
 AT_ONCE = 32  # questions that a model which writes is asked side by side
 SAMPLING_SEED = 0  # the same questions in every run, so that two reports compare
@@ -49,7 +51,10 @@ SAMPLING_SEED = 0  # the same questions in every run, so that two reports compar
 class Load(Protocol):
     """How the stage gets a system to ask; `byheart.answer.load` is one."""
 
-    def __call__(self, folder: RunFolder, *, system: System, max_words: int, max_citations: int) -> Answerer:
+    def __call__(
+        self, folder: RunFolder, *, system: System, max_words: int, max_citations: int,
+        grounding: Grounding, unsupported: Unsupported,
+    ) -> Answerer:  # fmt: skip
         """Return the system, ready to answer from the run's manual."""
         ...
 
@@ -66,13 +71,15 @@ class Manual:
 
 def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     """Ask the model and its baselines, grade their answers, and write the report."""
-    return evaluate(project, folder, notify, load=answering.load, clock=time.perf_counter)
+    systems = answering.systems(folder, grounding=project.config.answer.grounding)
+    return evaluate(project, folder, notify, load=answering.load, clock=time.perf_counter, systems=systems)
 
 
 def evaluate(
-    project: Project, folder: RunFolder, notify: Notify, *, load: Load, clock: Callable[[], float]
-) -> StageResult:
-    """Do what `run` does, with answerers from `load` and seconds from `clock`."""
+    project: Project, folder: RunFolder, notify: Notify, *, load: Load, clock: Callable[[], float],
+    systems: tuple[System, ...] = ("byheart", *BASELINES),
+) -> StageResult:  # fmt: skip
+    """Do what `run` does, with answerers from `load` and seconds from `clock`. The first of `systems` is the bot."""
     config = project.config
     manual = Manual(
         documents=folder.read("1-documents.jsonl", Document),
@@ -91,12 +98,13 @@ def evaluate(
             f"{folder / '3-pairs.jsonl'} holds no question and the config names no questions file. "
             "Run `byheart synthesize`, or add `questions:` to the config."
         )
-    systems: tuple[System, ...] = ("byheart", "untrained", "bm25") if config.evaluate.baselines else ("byheart",)
+    systems = systems if config.evaluate.baselines else systems[:1]
     predictions: list[Prediction] = []
     for system in systems:
         answerer = load(
-            folder, system=system, max_words=config.answer.max_words, max_citations=config.answer.max_citations
-        )
+            folder, system=system, max_words=config.answer.max_words, max_citations=config.answer.max_citations,
+            grounding=config.answer.grounding, unsupported=config.answer.unsupported,
+        )  # fmt: skip
         predictions.extend(ask(answerer, system, questions, notify=notify, clock=clock))
     grades = list(grade_all(questions=questions, predictions=predictions, manual=manual))
     graded = metrics.join(questions=questions, predictions=predictions, grades=grades)

@@ -7,9 +7,13 @@ from byheart.evaluate.metrics import Share
 NBSP = "\u00a0"
 SYSTEM_NAMES = {
     "byheart": "byheart",
+    "closed-book": "by heart alone, unchecked",
+    "retrieve": "reading passages",
     "untrained": "untrained model",
     "bm25": "keyword search",
 }
+
+OTHER_WAYS = frozenset({"closed-book", "retrieve"})  # to ask the same trained model: no baselines to be better than
 
 
 def percent(share: float | None) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from byheart.ingest.blocks import Block, Cell, section_blocks
 from byheart.ingest.plain import HTML_TAGS, plain_text, without_leftover_marks
-from byheart.ingest.sentences import sentence_spans
 from byheart.records import Fact, FactKind, Section, stable_id
+from byheart.sentences import sentence_spans
 
 _MAX_DEFINITION_CHARACTERS = 400  # a longer one is cut into its sentences, each with the term before it
 

@@ -192,6 +192,7 @@ def describe(answer: Answer, question: str) -> dict[str, Any]:
             {"title": item.title, "heading": item.heading, "url": item.url, "score": round(item.score, 4)}
             for item in answer.citations
         ],
+        "receipts": [{"text": item.text, "url": item.url} for item in answer.receipts],
         "abstained": answer.abstained,
         "confidence": round(answer.confidence, 4),
         "escalate": answer.abstained or bool(_ASKS_FOR_A_PERSON.search(question)),

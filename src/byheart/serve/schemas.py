@@ -188,10 +188,20 @@ class CitedSection(BaseModel):
     score: float
 
 
+class SentenceReceipt(BaseModel):
+    """A sentence that a model wrote, and the section of the manual that bears it out."""
+
+    text: str
+    url: str
+
+
 class Sources(BaseModel):
     """What byheart says beside an answer."""
 
     citations: list[CitedSection]
+    receipts: list[SentenceReceipt] = Field(
+        description="of an answer that a model wrote: every sentence with its section; empty for the manual's own words"
+    )
     abstained: bool = Field(description="the manual does not say; the citations are the nearest pages")
     confidence: float = Field(description="calibrated probability that the manual answers the question")
     escalate: bool = Field(description="offer a person: the manual does not help, or the customer asks for one")
