@@ -196,7 +196,9 @@ def complete_model(
     )
 
     def fitted(index: Index, encoder: Encoder | DualEncoder) -> Calibration | None:
-        return questions and calibrate(
+        if questions is None:
+            return None
+        return calibrate(
             questions,
             index=index,
             encoder=encoder,
