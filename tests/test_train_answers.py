@@ -19,6 +19,7 @@ from byheart.progress import silent
 from byheart.train import cross_entropy, loop
 from byheart.train.answers import UnseenQuestions, WriterLearner, length_of, says
 from byheart.train.buckets import Buckets
+from byheart.train.spaced import Spaced
 from tiny_models import tiny_model
 
 THINGS = ("board", "guest", "timer", "plan", "card", "seat", "owner", "month", "task", "date", "dots", "user")
@@ -220,7 +221,9 @@ def test_chunked_cross_entropy_is_cross_entropy(bias: bool, monkeypatch: pytest.
         states, weight = torch.randn(10, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
         offset = torch.randn(11, requires_grad=True) if bias else None
         if chunked:
-            loss = cross_entropy.chunked_cross_entropy(states, weight, offset, targets)
+            loss, each = cross_entropy.chunked_cross_entropy(states, weight, offset, targets)
+            torch.testing.assert_close(each.sum(), loss.detach())
+            assert not each.requires_grad
         else:
             logits = torch.nn.functional.linear(states, weight, offset)
             loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
@@ -261,6 +264,55 @@ def test_weights_in_bf16_are_trained_in_fp32_beside_the_model(folder_of: Callabl
     assert moved
     for name, weight in adapters.trainable(writer).items():
         torch.testing.assert_close(weight, learner.weights[name].bfloat16())
+
+
+def test_two_renderings_of_one_fact_never_stand_in_one_batch_while_others_are_left() -> None:
+    lengths = [(10 + number % 5, 5) for number in range(400)]
+    facts = [(f"fact {number // 8}",) for number in range(400)]
+    for batches in (
+        Buckets(lengths, batch_size=8, seed=3, facts=facts), Spaced(lengths, batch_size=8, seed=3, facts=facts)
+    ):  # fmt: skip
+        epoch = [batches.batch(step) for step in range(50)]
+        assert sorted(position for batch in epoch for position in batch) == list(range(400))
+        doubled = [batch for batch in epoch if len({facts[position] for position in batch}) < len(batch)]
+        assert len(doubled) <= 1  # the last of a pool may have no choice
+    alone = Buckets(lengths[:16], batch_size=4, seed=3, facts=[("one",)] * 16)
+    assert sorted(position for step in range(4) for position in alone.batch(step)) == list(range(16))
+
+
+def test_what_is_known_rests_ever_longer_and_what_is_not_comes_back_in_every_round() -> None:
+    spaced = Spaced([(10, 5)] * 40, batch_size=4, seed=0)
+    seen: list[list[int]] = []
+    for step in range(200):
+        batch = spaced.batch(step)
+        assert spaced.batch(step) == batch
+        seen.append(batch)
+        spaced.note(batch, [0.01 if position < 30 else 2.0 for position in batch])
+    times = [sum(position in batch for batch in seen) for position in range(40)]
+    assert min(times[30:]) > 3 * max(times[:30])
+    assert min(times[:30]) >= 5
+    spaced.note([0], [3.0])  # forgotten: it comes back in the next round
+    first_round = [position for step in range(200, 204) for position in spaced.batch(step)]
+    assert 0 in first_round
+
+
+def test_spaced_repetition_goes_on_exactly_from_its_state_in_the_middle_of_a_round() -> None:
+    def train(spaced: Spaced, steps: range) -> list[list[int]]:
+        made = []
+        for step in steps:
+            made.append(spaced.batch(step))
+            spaced.note(made[-1], [((position * 7 + step) % 10) / 20 for position in made[-1]])
+        return made
+
+    lengths = [(10 + number % 7, 5) for number in range(50)]
+    whole = Spaced(lengths, batch_size=4, seed=1)
+    before = train(whole, range(31))
+    kept = {name: tensor.clone() for name, tensor in whole.state.items()}
+    after = train(whole, range(31, 120))
+    again = Spaced(lengths, batch_size=4, seed=1)
+    again.restore(kept)
+    assert train(again, range(31, 120)) == after
+    assert len(before) == 31
 
 
 def test_an_epoch_visits_every_example_once_in_batches_of_like_length() -> None:

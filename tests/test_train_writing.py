@@ -152,6 +152,7 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_is_taken(
 WAYS: dict[str, dict[str, Any]] = {
     "DoRA": {"lora_dora": True},
     "rsLoRA": {"lora_rslora": True},
+    "spaced repetition": {"repetition": "spaced"},
     "8-bit AdamW on all weights": {"optimizer": "adamw-8bit", "method": "full", "learning_rate": 0.003},
 }
 

@@ -90,6 +90,10 @@ class TrainConfig(_Part):
         description="let the loss doctor act: lower the rate where the loss jumps, raise it where it falls slowly, "
         "stop where it overfits",
     )
+    repetition: Literal["uniform", "spaced"] = Field(
+        "uniform",
+        description="uniform: each answer once an epoch; spaced: those not known yet more often, the others less often",
+    )
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = Field(
         "adamw",
         description="8 bits a moment take a quarter of the memory; paged ones leave a GPU that is full (extra qlora)",

@@ -17,9 +17,11 @@ from byheart.models import adapters
 from byheart.models.writer import Rows, Writer
 from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
+from byheart.train.checkpoint import Tensors
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
+from byheart.train.spaced import Spaced
 
 RIGHT_WORDS = 0.8  # share of the expected answer's words that a right answer has
 
@@ -41,7 +43,7 @@ class WriterLearner:
     """
 
     def __init__(
-        self, writer: Writer, examples: Sequence[Example], buckets: Buckets, unseen: UnseenQuestions, *,
+        self, writer: Writer, examples: Sequence[Example], buckets: Buckets | Spaced, unseen: UnseenQuestions, *,
         micro_batch: int, notify: Notify, optimizer: OptimizerName = "adamw",
     ) -> None:  # fmt: skip
         self.micro_batch = micro_batch
@@ -79,17 +81,32 @@ class WriterLearner:
         Where memory runs out, fewer examples are computed at once, and their gradients added up to the same batch.
         Raises TrainError where even one does not fit.
         """
-        batch = [self._examples[position] for position in self._buckets.batch(step)]
+        positions = self._buckets.batch(step)
+        batch = [self._examples[position] for position in positions]
         random_state = torch.get_rng_state()
         while True:
             try:
-                return self._gradients(batch)
+                loss, losses = self._gradients(batch)
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as fault:
                 if not _is_out_of_memory(fault):
                     raise
                 self._clear()
                 self._need_less(len(batch), fault)
                 torch.set_rng_state(random_state)
+                continue
+            if isinstance(self._buckets, Spaced) and math.isfinite(loss):
+                self._buckets.note(positions, losses)
+            return loss
+
+    @property
+    def order(self) -> Tensors:
+        """Return what is known of each example, where it is repeated by that."""
+        return self._buckets.state if isinstance(self._buckets, Spaced) else {}
+
+    def restore_order(self, saved: Tensors) -> None:
+        """Go on with what was known of each example."""
+        if isinstance(self._buckets, Spaced):
+            self._buckets.restore(saved)
 
     def publish(self) -> None:
         """Let the model compute with the weights as they are now."""
@@ -113,29 +130,36 @@ class WriterLearner:
                 tokens += len(right_N)
         return Unseen(loss / tokens, right / len(self._unseen.examples), self._recall())
 
-    def _gradients(self, batch: Sequence[Example]) -> float:
+    def _gradients(self, batch: Sequence[Example]) -> tuple[float, list[float]]:
+        """Return the loss a token of a batch, and of each of its examples; one that is no number gives no gradients."""
         adapters.train_mode(self._writer)
         tokens = sum(len(example.answer) for example in batch)
         total = 0.0
+        each: list[float] = []
         for first in range(0, len(batch), self.micro_batch):
-            rows = self._writer.rows(batch[first : first + self.micro_batch])
-            loss = self._loss(rows) / tokens
+            examples = batch[first : first + self.micro_batch]
+            summed, losses_N = self._loss(self._writer.rows(examples))
+            loss = summed / tokens
             value = loss.item()
             if not math.isfinite(value):
                 self._clear()
-                return value
+                return value, []
             loss.backward()  # type: ignore[no-untyped-call]
             total += value
+            parts = torch.split(losses_N, [len(example.answer) for example in examples])
+            each += torch.stack([part.mean() for part in parts]).tolist()
         for name, computed in self._computed.items():
             weight = self._weights[name]
             if computed is not weight and computed.grad is not None:
                 weight.grad, computed.grad = computed.grad.float(), None
-        return total
+        return total, each
 
-    def _loss(self, rows: Rows) -> torch.Tensor:
+    def _loss(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses of all learned tokens, and losses_N without gradients."""
         if self._writer.whole_logits:
             logits = self._writer.logits(rows).float()
-            return torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="sum")
+            losses_N = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="none")
+            return losses_N.sum(), losses_N.detach()
         return chunked_cross_entropy(self._writer.states(rows), *self._writer.head, rows.target_N)
 
     def _judged(self, rows: Rows) -> tuple[float, torch.Tensor]:

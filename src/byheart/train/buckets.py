@@ -1,6 +1,7 @@
 """Which examples stand in which step of a model that writes: a pure function of their lengths, the seed and the step.
 
-A batch holds examples of like length, so that little is computed on filling; a decoder needs no mask for the rest.
+A batch holds examples of like length, so that little is computed on filling; a decoder needs no mask for the rest. Two
+renderings of one fact do not stand in one batch: they would teach in one step what is better repeated in two.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 POOL_BATCHES = 50  # sorted by length together: filling falls to a few per cent, and order stays random beyond a pool
 
@@ -16,9 +17,15 @@ POOL_BATCHES = 50  # sorted by length together: filling falls to a few per cent,
 class Buckets:
     """The batches of a training run. An epoch visits every example once."""
 
-    def __init__(self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int) -> None:
-        """`lengths`: of each example, what a row is filled up to (for an encoder-decoder, of both its sides)."""
+    def __init__(
+        self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int, facts: Sequence[Collection[str]] = ()
+    ) -> None:
+        """`lengths`: of each example, what a row is filled up to (for an encoder-decoder, of both its sides).
+
+        `facts`: the ids of each example's facts; none where they are not known.
+        """
         self._lengths = lengths
+        self._facts = facts
         self._batch_size = batch_size
         self._seed = seed
         self._epoch_batches = functools.lru_cache(maxsize=2)(self._make_epoch)
@@ -37,10 +44,36 @@ class Buckets:
         shuffle = random.Random(f"examples {self._seed} {epoch}")
         order = list(range(len(self._lengths)))
         shuffle.shuffle(order)
-        pool = self._batch_size * POOL_BATCHES
-        batches: list[list[int]] = []
-        for first in range(0, len(order), pool):
-            alike = sorted(order[first : first + pool], key=lambda position: self._lengths[position])
-            batches += [alike[at : at + self._batch_size] for at in range(0, len(alike), self._batch_size)]
-        shuffle.shuffle(batches)
-        return batches
+        return batches_of(order, self._lengths, self._facts, batch_size=self._batch_size, shuffle=shuffle)
+
+
+def batches_of(
+    order: Sequence[int], lengths: Sequence[tuple[int, ...]], facts: Sequence[Collection[str]], *, batch_size: int,
+    shuffle: random.Random,
+) -> list[list[int]]:  # fmt: skip
+    """Return batches of like length of the examples in `order`, themselves in random order."""
+    pool = batch_size * POOL_BATCHES
+    batches: list[list[int]] = []
+    for first in range(0, len(order), pool):
+        alike = sorted(order[first : first + pool], key=lambda position: lengths[position])
+        while alike:
+            batches.append(_take(alike, facts, batch_size))
+    shuffle.shuffle(batches)
+    return batches
+
+
+def _take(alike: list[int], facts: Sequence[Collection[str]], batch_size: int) -> list[int]:
+    """Take a batch off the front, passing over examples of a fact that it has already, unless no others are left."""
+    taken: list[int] = []
+    seen: set[str] = set()
+    for position in alike:
+        if len(taken) == batch_size:
+            break
+        if not facts or seen.isdisjoint(facts[position]):
+            taken.append(position)
+            seen.update(facts[position] if facts else ())
+    left = [position for position in alike if position not in taken]
+    fill = left[: batch_size - len(taken)]
+    alike[:] = left[len(fill) :]
+    taken += fill
+    return taken

@@ -1,7 +1,7 @@
 """The state of a training run on disk, whole or not at all: safetensors and JSON, no pickle.
 
-Order, dropout and learning rate depend on the seed and the step alone, so the step stands for all of them; what is left
-is the weights, the optimizer's moments, the best weights so far, and the history.
+Dropout, learning rate and (but for spaced repetition) order depend on the seed and the step alone, so the step stands
+for all of them; what is left is the weights, the optimizer's moments, the best weights so far, and the history.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class TrainState:
     seconds: float
     history: list[StepRecord]
     rate_factor: float = 1.0  # of the planned learning rate, for the next step
+    order: Tensors = dataclasses.field(default_factory=dict)  # what the order of batches depends on beside the step
     ended: str = ""  # why the loss doctor stopped the training; "" where it did not
 
 
@@ -127,7 +128,7 @@ class _RefusedError(Exception):
 
 
 def _tensor_files(state: TrainState) -> dict[str, Tensors]:
-    return {"weights": state.weights, "moments": state.moments, "best": state.best_weights}
+    return {"weights": state.weights, "moments": state.moments, "best": state.best_weights, "order": state.order}
 
 
 def _read(path: Path, fingerprint: str) -> Checkpoint:
@@ -142,6 +143,7 @@ def _read(path: Path, fingerprint: str) -> Checkpoint:
             weights=load_file(path / "weights.safetensors"),
             moments=load_file(path / "moments.safetensors"),
             best_weights=load_file(path / "best.safetensors"),
+            order=load_file(path / "order.safetensors"),
             history=[StepRecord(**record) for record in values["history"]],
             **{field: values[field] for field in _PLAIN_FIELDS},
         )

@@ -15,10 +15,13 @@ CHUNK_LOGITS = 2**24  # 64 MB in fp32
 
 def chunked_cross_entropy(
     states_N_D: torch.Tensor, weight_V_D: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
-) -> torch.Tensor:
-    """Return the sum over N of the cross-entropy of softmax(states · weightᵀ + bias) with the targets, in fp32."""
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(states_N_D, weight_V_D, bias_V, targets_N)  # type: ignore[no-untyped-call]
-    return loss
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum over N of the cross-entropy of softmax(states · weightᵀ + bias) with the targets, in fp32.
+
+    Beside it the summands losses_N, which have no gradient.
+    """
+    both: tuple[torch.Tensor, torch.Tensor] = _ChunkedCrossEntropy.apply(states_N_D, weight_V_D, bias_V, targets_N)  # type: ignore[no-untyped-call]
+    return both
 
 
 def judge(
@@ -36,10 +39,12 @@ def judge(
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states_N_D: Any, weight_V_D: Any, bias_V: Any, targets_N: Any) -> torch.Tensor:
+    def forward(
+        ctx: Any, states_N_D: Any, weight_V_D: Any, bias_V: Any, targets_N: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the loss and, where they are asked for, its gradients at once."""
         wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        total = torch.zeros((), device=states_N_D.device)
+        losses = []
         to_states = []
         # Sums over chunks are kept in fp32: in bf16 a small summand would vanish in a large sum.
         to_weight = torch.zeros_like(weight_V_D, dtype=torch.float32) if wants_weight else None
@@ -47,7 +52,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for states, targets in zip(*_chunks(states_N_D, targets_N, weight_V_D), strict=True):
             slope = _logits(states, weight_V_D, bias_V)
             spread = slope.logsumexp(-1, keepdim=True)
-            total += (spread.squeeze(-1) - slope.gather(-1, targets[:, None]).squeeze(-1)).sum()
+            losses.append(spread.squeeze(-1) - slope.gather(-1, targets[:, None]).squeeze(-1))
             slope = slope.sub_(spread).exp_()  # the probabilities; less 1 at the target, they are the gradient
             slope[torch.arange(len(targets), device=slope.device), targets] -= 1
             if to_bias is not None:
@@ -62,7 +67,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             to_weight.to(weight_V_D.dtype) if to_weight is not None else None,
             to_bias.to(bias_V.dtype) if to_bias is not None else None,
         )
-        return total
+        losses_N = torch.cat(losses)
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum(), losses_N
 
     @staticmethod
     def backward(ctx: Any, *slopes: Any) -> Any:

@@ -22,7 +22,7 @@ WINDOW = 20  # steps: the mean absolute difference of so many is known to a fift
 LEAST_VALIDATIONS = 4  # measured after the warm-up, before anything is said but "not a number"
 SCATTER_GROWTH = 3.0  # windows of healthy runs differ up to twofold
 SWING = 0.04  # a rise or fall of the unseen loss that is no rounding, as a share of its level
-TURNS = 3  # from a rise to a fall or back, among the last validations
+SWINGS = 2  # rises with a fall between them, among the last validations: a single bump is none
 RECENT = 6  # validations that swings, and a loss that does not move, are looked for in
 RISE = 0.03  # of the unseen loss above its best, for overfitting
 RISES = 2  # validations in a row that are above the best
@@ -119,7 +119,7 @@ def _jumpy(train: Sequence[float], unseen: Sequence[float]) -> Diagnosis | None:
     recent = unseen[-RECENT:]
     turns = [_sign(after - before, SWING * before) for before, after in itertools.pairwise(recent)]
     moves = [turn for turn in turns if turn]
-    if sum(first != second for first, second in itertools.pairwise(moves)) >= TURNS:
+    if sum(turn > 0 for turn, _ in itertools.groupby(moves)) >= SWINGS:
         seen = ", ".join(f"{loss:.3f}" for loss in recent)
         return Diagnosis("jumpy", f"unseen phrasing goes up and down: {seen}", advice, "lower the rate")
     windows = [train[first : first + WINDOW] for first in range(0, len(train) - WINDOW + 1, WINDOW)]

@@ -73,6 +73,15 @@ class Learner(Protocol):
         """Return what the optimizer moves, by name."""
         ...
 
+    @property
+    def order(self) -> Tensors:
+        """Return what the order of the batches depends on, beside the seed and the step; a checkpoint keeps it."""
+        ...
+
+    def restore_order(self, saved: Tensors) -> None:
+        """Go on with the order that `order` had returned."""
+        ...
+
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Return the optimizer of the weights."""
         ...
@@ -109,6 +118,7 @@ def train(
     else:
         _restore(learner, state.weights)
         _restore_moments(optimizer, state.moments)
+        learner.restore_order(state.order)
     watch = _Watch(done_s=state.seconds, first_step=state.step)
     with _interrupts_deferred() as interrupted:
         while not why_it_ended(state, recipe):
@@ -132,7 +142,8 @@ def train(
                 )
             is_last = interrupted()  # asked once: a Ctrl-C from here on ends the next step
             if is_due or is_last or watch.checkpoint_is_due():
-                state.weights, state.moments = _copied(learner), _moments(optimizer)
+                # Not copies, which a CPU would hold in its memory beside the weights: saved before they move again.
+                state.weights, state.moments, state.order = _as_they_are(learner), _moments(optimizer), learner.order
                 save(state)
                 watch.saved()
             notify(Progress(TASK, state.step, recipe.total_steps, describe_losses(state.history)))
@@ -218,7 +229,7 @@ def _step(learner: Learner, optimizer: torch.optim.Optimizer, rate: float) -> No
 
 def _untrained(learner: Learner, unseen: Unseen | None) -> TrainState:
     """Return the state before the first step: the untrained model is the best one so far."""
-    start = _copied(learner)
+    start = {name: weight.detach().cpu().clone() for name, weight in learner.weights.items()}
     state = TrainState(
         step=0, weights=start, moments={}, best_weights=start, best_step=0, best_loss=unseen.loss if unseen else None,
         validations_since_best=0, seconds=0.0, history=[],
@@ -252,7 +263,8 @@ def _number(loss: float | None) -> float | None:
 def _keep_if_best(state: TrainState, learner: Learner, unseen: Unseen | None) -> None:
     """Keep the weights where they do better on unseen phrasing than any before; without validation, the last ones."""
     if unseen is None or state.best_loss is None or unseen.loss < state.best_loss:
-        state.best_weights, state.best_step = _copied(learner), state.step
+        _copy_into(state.best_weights, learner)
+        state.best_step = state.step
         state.best_loss = unseen.loss if unseen else None
         state.validations_since_best = 0
     else:
@@ -276,8 +288,14 @@ def _recover(learner: Learner, optimizer: torch.optim.Optimizer, state: TrainSta
     return said
 
 
-def _copied(learner: Learner) -> Tensors:
-    return {name: weight.detach().cpu().clone() for name, weight in learner.weights.items()}
+def _as_they_are(learner: Learner) -> Tensors:
+    return {name: weight.detach() for name, weight in learner.weights.items()}
+
+
+def _copy_into(saved: Tensors, learner: Learner) -> None:
+    with torch.no_grad():
+        for name, weight in learner.weights.items():
+            saved[name].copy_(weight)
 
 
 def _restore(learner: Learner, saved: Tensors) -> None:
@@ -289,7 +307,7 @@ def _restore(learner: Learner, saved: Tensors) -> None:
 
 def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
     return {
-        f"{number}/{name}": torch.as_tensor(value).detach().cpu().clone()
+        f"{number}/{name}": torch.as_tensor(value).detach()
         for number, values in optimizer.state_dict()["state"].items()
         for name, value in _flat(values).items()
     }

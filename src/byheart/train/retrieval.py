@@ -22,7 +22,7 @@ from byheart.progress import Notify, Progress
 from byheart.records import Fact, Pair, Section
 from byheart.store import RunFolder, fingerprint
 from byheart.train import batches, loop, loss, plan
-from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from byheart.train.checkpoint import Checkpoint, Tensors, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
 from byheart.train.optimizers import OptimizerName, choose_optimizer, make_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
@@ -65,6 +65,14 @@ class EncoderLearner:
         return make_optimizer(
             self._optimizer, self.weights.values(), learning_rate=learning_rate, weight_decay=weight_decay
         )
+
+    @property
+    def order(self) -> Tensors:
+        """Return nothing: the order depends on the seed and the step alone."""
+        return {}
+
+    def restore_order(self, saved: Tensors) -> None:
+        """Do nothing."""
 
     def learn(self, step: int) -> float:
         """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none."""
@@ -262,4 +270,6 @@ def _batch_reason(config: Config, schedule: batches.Schedule, validation: Sequen
         )
     if not validation:
         reasons["validation"] = "none: the pairs hold no unseen phrasing of two sections; the last weights are kept"
+    if config.train.repetition != "uniform":
+        reasons["train.repetition"] = "uniform: only models that write answers repeat what they do not know"
     return reasons

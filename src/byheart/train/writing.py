@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -32,6 +33,7 @@ from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, sa
 from byheart.train.consult import what_was_done
 from byheart.train.optimizers import OptimizerName, choose_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
+from byheart.train.spaced import Spaced
 
 SPARE_TOKENS = 8  # that an answer may have beyond the longest one that is learned
 
@@ -41,6 +43,7 @@ class Conversations:
     """Questions and the answers that are learned, by split."""
 
     train: list[tuple[str, str]]
+    train_facts: list[tuple[str, ...]]  # ids of the facts that each of them is about
     unseen: list[tuple[str, str]]
 
 
@@ -57,7 +60,7 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
     chosen = tell({"train.method": f"{method}: {why}"} if why else {})
     writer, precision = _writer(config, family, method, data)
     chosen |= tell({"train.precision": f"{precision[0]}: {precision[1]}"} | writer.reasons)
-    examples, unseen, said = _examples(writer, data)
+    examples, facts, unseen, said = _examples(writer, data)
     chosen |= tell(said)
     if method == "none":
         chosen |= tell({"method": "none: the base model is served as it is (train.method)"})
@@ -86,7 +89,12 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
     learner = WriterLearner(
         writer,
         examples,
-        Buckets([length_of(example) for example in examples], batch_size=choice.batch_size, seed=config.train.seed),
+        (Spaced if config.train.repetition == "spaced" else Buckets)(
+            [length_of(example) for example in examples],
+            batch_size=choice.batch_size,
+            seed=config.train.seed,
+            facts=facts,
+        ),
         unseen,
         micro_batch=micro_batch,
         notify=notify,
@@ -117,7 +125,7 @@ def read_conversations(folder: RunFolder) -> Conversations:
             f"{folder / '3-pairs.jsonl'} holds no training question about a section of the manual, so there is nothing "
             "to learn. Make pairs again: byheart synthesize"
         )
-    return Conversations(train, unseen)
+    return Conversations(train, [pair.fact_ids for pair in pairs if pair.split == "train"], unseen)
 
 
 def _answer(pair: Pair) -> str:
@@ -151,15 +159,16 @@ def _writer(
     return writer, (precision, reason)
 
 
-def _examples(writer: Writer, data: Conversations) -> tuple[list[Example], UnseenQuestions, dict[str, str]]:
-    """Return what is learned and what is measured, as tokens; and what was left out, with the reason."""
+def _examples(
+    writer: Writer, data: Conversations
+) -> tuple[list[Example], list[tuple[str, ...]], UnseenQuestions, dict[str, str]]:
+    """Return what is learned, its facts, and what is measured, as tokens; and what was left out, with the reason."""
     made = [
         writer.chat.examples([(question, answer, ()) for question, answer in part])
         for part in (data.train, data.unseen)
     ]
-    fitting = [
-        [example for example in part if len(example.prompt) + len(example.answer) <= writer.window] for part in made
-    ]
+    fits = [[len(example.prompt) + len(example.answer) <= writer.window for example in part] for part in made]
+    fitting = [list(itertools.compress(part, fit)) for part, fit in zip(made, fits, strict=True)]
     said = {}
     if too_long := len(made[0]) - len(fitting[0]):
         said["left out"] = f"{too_long} pairs: longer than the {writer.window:,} tokens that the model reads"
@@ -176,7 +185,8 @@ def _examples(writer: Writer, data: Conversations) -> tuple[list[Example], Unsee
     sample = random.Random("unseen phrasing")
     measured = sample.sample(fitting[1], min(plan.MEASURED_ANSWERS, len(fitting[1])))
     asked = sample.sample(data.unseen, min(plan.ASKED_QUESTIONS, len(data.unseen)))
-    return fitting[0], UnseenQuestions(measured, asked, longest + SPARE_TOKENS), said
+    facts = list(itertools.compress(data.train_facts, fits[0]))
+    return fitting[0], facts, UnseenQuestions(measured, asked, longest + SPARE_TOKENS), said
 
 
 def _recipe(
