@@ -306,8 +306,9 @@ def _restore(learner: Learner, saved: Tensors) -> None:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Tensors:
+    # Small ones are copied: the 8-bit optimizer's weights share one table, which safetensors refuses to write twice.
     return {
-        f"{number}/{name}": torch.as_tensor(value).detach()
+        f"{number}/{name}": tensor.clone() if (tensor := torch.as_tensor(value).detach()).numel() <= 256 else tensor
         for number, values in optimizer.state_dict()["state"].items()
         for name, value in _flat(values).items()
     }
