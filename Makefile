@@ -4,12 +4,13 @@ BYHEART := .venv/bin/python -m byheart
 PYTHON := .venv/bin/python
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo setup setup-dev lint test test-slow docs clean
+.PHONY: help demo setup setup-dev lint test test-slow test-exports docs clean
 
 help:
 	@echo "make demo       the example manual end to end; leaves the chat page open on http://127.0.0.1:8000"
 	@echo "make test       lint, types and tests"
 	@echo "make test-slow  the tests that take minutes, too"
+	@echo "make test-exports  exported models, opened by llama.cpp (builds it first, in .venv-llama)"
 	@echo "make lint       lint and types alone"
 	@echo "make docs       write the generated pages of docs/ again"
 	@echo "make clean      forget the example's run"
@@ -34,6 +35,9 @@ test: lint
 
 test-slow: setup-dev
 	$(PYTHON) -m pytest -m "slow or not slow"
+
+test-exports: setup-dev
+	@bash scripts/test_exports.sh
 
 docs: setup-dev
 	$(PYTHON) scripts/make_docs.py

@@ -37,13 +37,13 @@ ROWS: tuple[set[str], ...] = (
     {"answer"},
     {"ingest", "synthesize", "train", "evaluate", "serve", "export"},
     {"pipeline"},
-    {"cli_chat", "cli_plan", "cli_screen", "cli_serve"},
+    {"cli_chat", "cli_export", "cli_plan", "cli_screen", "cli_serve"},
     {"cli"},
     {"__main__"},
 )
 NEURAL = {"models", "train", "export"}
 WEB = {"serve"}
-SCREEN = {"cli", "cli_chat", "cli_plan", "cli_screen", "cli_serve"}
+SCREEN = {"cli", "cli_chat", "cli_export", "cli_plan", "cli_screen", "cli_serve"}
 READING = {"ingest"}
 HOME = {  # third-party package -> the units that may import it
     "torch": NEURAL,

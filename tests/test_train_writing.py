@@ -16,7 +16,8 @@ from byheart.catalog import find_model
 from byheart.chat import REFUSAL
 from byheart.config import Project
 from byheart.errors import ModelError, TrainError
-from byheart.export.merge import export_merged
+from byheart.export.card import read_story
+from byheart.export.hub import export_adapter, export_hub
 from byheart.models import adapters
 from byheart.models.hub import peft_warnings_off
 from byheart.progress import Progress, StageResult, silent
@@ -228,12 +229,20 @@ def test_plain_transformers_and_peft_load_what_was_trained(tmp_path: Path, base:
     written = adapted.generate(**asked, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert written[0, len(prompt) :].tolist() == expected
 
-    assert export_merged(folder / "4-model", tmp_path / "merged", questions=["find boards", "find votes"]) == 2
+    story = read_story(folder, project_of(tmp_path / "lora", base)[0].config, name="bot")
+    assert export_hub(folder / "4-model", tmp_path / "merged", story, questions=["find boards", "find votes"]) == 2
     merged: Any = transformers.AutoModelForCausalLM.from_pretrained(str(tmp_path / "merged"))
     again = merged.generate(**asked, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert again[0, len(prompt) :].tolist() == expected
     with pytest.raises(ModelError, match="is there already"):
-        export_merged(folder / "4-model", tmp_path / "merged", questions=[])
+        export_hub(folder / "4-model", tmp_path / "merged", story, questions=[])
+    card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
+    assert "Question: QUESTION\nAnswer:" in card
+    export_adapter(folder / "4-model", tmp_path / "adapter", story)
+    assert {"adapter_model.safetensors", "README.md", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "adapter").iterdir()
+    }
+    assert not (tmp_path / "adapter" / "byheart.json").exists()
 
     folder, _ = run(tmp_path / "full", base, method="full", epochs=1)
     whole = transformers.AutoModelForCausalLM.from_pretrained(str(folder / "4-model"))

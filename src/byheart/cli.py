@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import byheart
-from byheart import cli_serve
+from byheart import cli_export, cli_serve
 from byheart.errors import ByheartError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_serve.keys, name="keys")
+app.add_typer(cli_export.export, name="export")
 app.command()(cli_serve.feedback)
 app.command()(cli_serve.forget)
 
@@ -237,26 +238,6 @@ def serve(
         ready=_announce,
         trusted_proxies=settings.trusted_proxies,
     )
-
-
-@app.command()
-def export(
-    bot: Bot = HERE,
-    out: Annotated[Path, typer.Option(help="The new folder.")] = Path("model"),
-    sets: Sets = None,
-) -> None:
-    """Write the model that the bot answers with as a folder that transformers loads.
-
-    The adapter is merged into its base, the chat form goes along, and the answers are checked to be the same.
-    """
-    from byheart.export.merge import export_merged
-    from byheart.records import Pair
-    from byheart.store import RunFolder
-
-    folder = RunFolder(_project(bot, sets, need_sources=False).run_path)
-    questions = [pair.question for pair in folder.read("3-pairs.jsonl", Pair) if pair.split == "unseen phrasing"]
-    checked = export_merged(folder / "4-model", out, questions=questions)
-    typer.echo(f"Wrote {out}: {checked} answers checked, all as before.")
 
 
 @app.command()

@@ -197,6 +197,9 @@ class Config(_Part):
         min_length=1, description="the manual: an address, or folders, zips and files (relative to this file)"
     )
     questions: tuple[str, ...] = Field((), description="JSONL files with real questions and their expected answers")
+    docs_licence: str = Field(
+        "", description="licence of the manual, told in exported model cards; empty: ask the manual's owner"
+    )
     base_model: str = Field("starter", description="the model to fine-tune; starter: all-MiniLM-L6-v2, in the package")
     ingest: IngestConfig = IngestConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()

@@ -77,7 +77,7 @@ class RunFolder:
         """Yield a path to write a file (or create a folder) at; it takes `name`'s place when the block ends well."""
         partial = self.path / f"{name}.partial"
         with _explained(partial):
-            _remove(partial)
+            remove(partial)
             yield partial
             sync(partial)
             rename_over(partial, self.path / name)
@@ -163,15 +163,16 @@ def rename_over(source: Path, target: Path) -> None:
     """Move a file or folder to `target`, replacing what is there. A folder's old version survives until the move."""
     if target.is_dir():
         old = target.with_name(target.name + ".old")
-        _remove(old)
+        remove(old)
         target.rename(old)
         source.rename(target)
-        _remove(old)
+        remove(old)
     else:
         source.replace(target)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing happens where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
