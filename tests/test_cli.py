@@ -175,7 +175,16 @@ def test_ask_prints_the_answer_or_all_of_it_as_json(trained: Path) -> None:
     assert "Press C." in shown.stdout
     as_json = json.loads(CliRunner().invoke(app, ["ask", str(trained), "How do I add a card?", "--json"]).stdout)
     assert as_json["answer"] == "Press **C**."
-    assert as_json.keys() == {"question", "answer", "citations", "abstained", "confidence", "escalate"}
+    assert as_json.keys() == {
+        "question",
+        "answer",
+        "citations",
+        "receipts",
+        "abstained",
+        "confidence",
+        "intent",
+        "escalate",
+    }
 
 
 def test_a_bot_answers_without_its_manual_at_hand(trained: Path) -> None:

@@ -37,7 +37,7 @@ class Scripted:
         if question not in self.known:
             return Answer("The manual does not say.", (), 0.1, True)
         text, citation = self.known[question]
-        return Answer(text, (citation,), 0.9, False)
+        return Answer(text, (citation,), 0.9, False, intent=citation.url.partition("#")[0])
 
 
 BYHEART = {
@@ -216,3 +216,22 @@ def test_the_users_file_alone_is_enough(folder: RunFolder) -> None:
     (folder.path.parent / "q.jsonl").write_text('{"question": "may guests vote?", "key_facts": ["vote"]}')
     evaluate(folder, questions=("q.jsonl",))
     assert verdicts(folder) == {"q-1": ("correct", None)}
+
+
+def test_intents_are_graded_by_the_sections_and_pages_that_answer(folder: RunFolder, tmp_path: Path) -> None:
+    own = [
+        {"question": "can my guests vote", "key_facts": ["vote"], "source": "guests.md"},
+        {"question": "how many boards", "key_facts": ["three"], "source": "plans.md#Limits"},
+        {"question": "may guests vote?", "key_facts": ["vote"]},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(json.dumps(line) for line in own), encoding="utf-8")
+    evaluate(folder, questions=("q.jsonl",))
+    cells = {
+        (cell["system"], cell["group"]): (cell["intent"]["count"], cell["intent"]["n"])
+        for cell in json.loads((folder / "5-metrics.json").read_text())["cells"]
+    }
+    assert cells["byheart", "yours"] == (2, 2)  # the third names no page
+    assert cells["byheart", "unseen phrasing"] == (0, 1)  # the other one was declined by a bot that tells nothing
+    assert cells["byheart", "outside"] == (0, 0)
+    assert cells["bm25", "yours"] == (0, 0)
+    assert "(its intent) was told rightly for 100" in (folder / "report.html").read_text()

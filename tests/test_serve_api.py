@@ -74,6 +74,7 @@ def test_the_openai_client_gets_answer_citations_and_usage(sdk: openai.OpenAI) -
             "receipts": [],
             "abstained": False,
             "confidence": 0.9,
+            "intent": "",
             "escalate": False,
             "follow_ups": [],
         }

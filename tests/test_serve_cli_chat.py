@@ -140,5 +140,14 @@ def test_lines_appear_one_by_one_on_a_terminal_only() -> None:
 
 def test_json_output_has_the_fields_of_the_api() -> None:
     value = json.loads(answer_json(QUESTION, ANSWER))
-    assert list(value) == ["question", "answer", "citations", "abstained", "confidence", "escalate"]
+    assert list(value) == [
+        "question",
+        "answer",
+        "citations",
+        "receipts",
+        "abstained",
+        "confidence",
+        "intent",
+        "escalate",
+    ]
     assert set(value["citations"][0]) == {"title", "heading", "url", "score"}

@@ -102,6 +102,9 @@ class TrainConfig(_Part):
         "auto",
         description="compute layers twice, to keep less in memory; auto: where the estimate says that it must be so",
     )
+    intents: bool = Field(
+        True, description="learn to tell which part of the manual a question is about (models that find answers)"
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine is faster so")
     seed: int = Field(0, description="seed of order and dropout")
 

@@ -66,14 +66,14 @@ STAGES = (
         "train",
         settings=("base_model", "train", "answer.refuse_answerable"),
         reads=("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "3-typical.jsonl"),
-        version=2,
+        version=3,
         seconds_per_document=2.5,
     ),
     Stage(
         "evaluate",
         settings=("questions", "answer", "evaluate"),
         reads=("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "4-model"),
-        version=1,
+        version=2,
         seconds_per_document=1.0,
     ),
 )

@@ -150,6 +150,7 @@ class Prediction:
     confidence: float  # 0..1
     abstained: bool
     seconds: float
+    intent: str = ""  # the part of the manual that it took the question to be about; "" where it does not tell
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class Grade:
     page_first: bool | None  # the first citation names the right page; None where there is no right page
     grader: str
     evidence: str
+    intent_right: bool | None = None  # None where the system tells no intent, or the right one is not known
 
 
 Record = TypeVar("Record")

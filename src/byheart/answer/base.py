@@ -35,6 +35,7 @@ class Answer:
     confidence: float  # 0..1: calibrated probability that the manual answers the question
     abstained: bool
     receipts: tuple[Receipt, ...] = ()  # of an answer that a model wrote, a sentence each; the manual's own needs none
+    intent: str = ""  # the part of the manual that the question is about; "" where the bot does not tell
 
 
 class Answerer(Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from safetensors import SafetensorError
 
 from byheart.answer import confidence
 from byheart.answer.base import Answer, Answerer, Turn
@@ -17,6 +18,7 @@ from byheart.answer.citing import NOTHING_ASKED, cite, declined, question_of
 from byheart.answer.compose import compose
 from byheart.answer.confidence import Calibration
 from byheart.answer.grounds import Grounding, Grounds, Unsupported
+from byheart.answer.intents import IntentHead, fit_intents, intents_of, load_intents
 from byheart.answer.lexical import LexicalAnswerer
 from byheart.answer.written import WrittenAnswerer
 from byheart.catalog import STARTER
@@ -24,7 +26,7 @@ from byheart.errors import MissingInputError, ModelError
 from byheart.index.index import Index, Match, build_index, load_index
 from byheart.index.passages import make_passages
 from byheart.models.adapters import load_trained, load_trained_writer, load_untrained_writer, read_description
-from byheart.models.encoder import DualEncoder, Encoder, load_encoder
+from byheart.models.encoder import DualEncoder, Encoded, Encoder, load_encoder
 from byheart.records import Document, Fact, Pair, Section, TypicalQuestion
 from byheart.store import RunFolder
 
@@ -33,6 +35,7 @@ System = Literal["byheart", "closed-book", "retrieve", "untrained", "bm25"]
 MODEL = "4-model"
 INDEX = "index"
 CALIBRATION = "calibration.json"
+INTENTS = "intents.safetensors"
 UNTRAINED = "untrained"  # folder with what differs in the baseline, the base model without any training
 VECTORS = "vectors_P_D.npy"
 
@@ -50,12 +53,14 @@ class ManualAnswerer:
         calibration: Calibration | None,
         max_words: int,
         max_citations: int,
+        intents: IntentHead | None = None,
     ) -> None:
         self._index = index
         self._encoder = encoder
         self._calibration = calibration
         self._max_words = max_words
         self._max_citations = max_citations
+        self._intents = intents
 
     def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
         """Answer the question; `history` holds the turns before it, oldest first."""
@@ -63,6 +68,10 @@ class ManualAnswerer:
         if not asked or not self._index.passages:
             return NOTHING_ASKED
         encoded = self._encoder.encode_one(asked)
+        intent = self._intents.intent_of(encoded.vector_D) if self._intents else ""
+        return dataclasses.replace(self._answer(asked, encoded), intent=intent)
+
+    def _answer(self, asked: str, encoded: Encoded) -> Answer:
         matches = self._index.search(asked, encoded)
         if self._calibration is None:
             return self._answered(matches, 1.0)
@@ -111,7 +120,8 @@ def load(
             kept /= UNTRAINED
             index = dataclasses.replace(index, vectors_P_D=np.load(kept / VECTORS, allow_pickle=False))
         calibration = load_calibration(kept / CALIBRATION)
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+        intents = load_intents(kept / INTENTS) if (kept / INTENTS).exists() else None
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
         raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
     trained = read_description(folder / MODEL)
     if trained.family != "encoder" and system != "bm25":
@@ -132,8 +142,9 @@ def load(
         )  # fmt: skip
     encoder = trained_encoder(folder / MODEL) if system == "byheart" else load_encoder(trained.base_model)
     return ManualAnswerer(
-        index=index, encoder=encoder, calibration=calibration, max_words=max_words, max_citations=max_citations
-    )
+        index=index, encoder=encoder, calibration=calibration, max_words=max_words, max_citations=max_citations,
+        intents=intents,
+    )  # fmt: skip
 
 
 def trained_encoder(model_folder: Path) -> Encoder | DualEncoder:
@@ -213,6 +224,22 @@ def complete_model(
     calibration = fitted(index, encoder)
     save_calibration(model_folder / CALIBRATION, calibration)
     return calibration
+
+
+def teach_intents(folder: RunFolder, model_folder: Path) -> str:
+    """Fit what tells intents on the training questions, write it into a complete model folder, and say what they are.
+
+    Returns "" where the manual has no parts to tell apart; nothing is written then.
+    """
+    by_section, level = intents_of(folder.read("2-sections.jsonl", Section), folder.read("1-documents.jsonl", Document))
+    asked = [(pair.question, pair.section_id) for pair in folder.read("3-pairs.jsonl", Pair) if pair.split == "train"]
+    head = fit_intents(
+        asked, index=load_index(model_folder / INDEX), encoder=trained_encoder(model_folder), intents=by_section
+    )
+    if head is None:
+        return ""
+    head.save(model_folder / INTENTS)
+    return f"{len(head.intents)}, each a {level} of the manual"
 
 
 def save_calibration(path: Path, calibration: Calibration | None) -> None:

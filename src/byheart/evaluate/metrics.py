@@ -36,6 +36,7 @@ class Cell:
     incorrect: Share
     not_attempted: Share
     page_first: Share  # of the questions that have a right page
+    intent: Share  # told rightly, of the questions whose part of the manual is known
     median_s: float
     p95_s: float
 
@@ -202,6 +203,7 @@ def _cell(system: str, group: str, items: Sequence[Graded]) -> Cell:
     verdicts = [item.grade.verdict for item in items]
     scored = len(verdicts) - verdicts.count("unscored")
     paged = [item.grade.page_first for item in items if item.grade.page_first is not None]
+    intents = [item.grade.intent_right for item in items if item.grade.intent_right is not None]
     seconds = [item.prediction.seconds for item in items]
     return Cell(
         system=system,
@@ -212,6 +214,7 @@ def _cell(system: str, group: str, items: Sequence[Graded]) -> Cell:
         incorrect=wilson(verdicts.count("incorrect"), scored),
         not_attempted=wilson(verdicts.count("not attempted"), scored),
         page_first=wilson(sum(paged), len(paged)),
+        intent=wilson(sum(intents), len(intents)),
         median_s=statistics.median(seconds),
         p95_s=percentile(seconds, 0.95),
     )

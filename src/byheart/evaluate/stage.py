@@ -14,6 +14,7 @@ from byheart import answer as answering
 from byheart.answer import System
 from byheart.answer.base import Answerer, BatchAnswerer
 from byheart.answer.grounds import Grounding, Unsupported
+from byheart.answer.intents import intents_of
 from byheart.config import Project
 from byheart.errors import MissingInputError
 from byheart.evaluate import grading, history, metrics, report
@@ -147,6 +148,7 @@ def ask(
                 confidence=answer.confidence,
                 abstained=answer.abstained,
                 seconds=round(elapsed, 4),
+                intent=answer.intent,
             )
         notify(Progress(f"evaluating {system}", first + len(together), len(questions)))
 
@@ -161,6 +163,7 @@ def grade_all(*, questions: Sequence[Question], predictions: Sequence[Prediction
     page_of_section = {s.id: locations.get(s.document_id, "") for s in manual.sections}
     page_of_pair = {pair.id: page_of_section.get(pair.section_id, "") for pair in manual.pairs}
     page_keys = {location: grading.page_key(location) for location in locations.values()}
+    intents = _right_intents(questions, manual, page_keys)
     right_pages: dict[str, frozenset[str] | None] = {
         question.id: _right_pages(question, page_of_pair, page_keys) for question in questions
     }
@@ -182,7 +185,9 @@ def grade_all(*, questions: Sequence[Question], predictions: Sequence[Prediction
             page_first, page_evidence = grading.page_is_first(cited=cited, right=right)
         grader = "declines" if outside else "key facts" if by_user else "fact statements"
         notes = "; ".join(note for note in (evidence, page_evidence) if note)
-        yield Grade(prediction.id, verdict, page_first, grader, notes)
+        intent = intents.get(prediction.question_id) if prediction.intent else None
+        intent_right = None if intent is None else prediction.intent == intent
+        yield Grade(prediction.id, verdict, page_first, grader, notes, intent_right)
 
 
 def _right_pages(question: Question, page_of_pair: dict[str, str], page_keys: dict[str, str]) -> frozenset[str] | None:
@@ -193,6 +198,28 @@ def _right_pages(question: Question, page_of_pair: dict[str, str], page_keys: di
         return grading.pages_named(question.source, page_keys)
     page = page_of_pair[question.id]
     return frozenset({page}) if page else None
+
+
+def _right_intents(questions: Sequence[Question], manual: Manual, page_keys: dict[str, str]) -> dict[str, str]:
+    """Return the intent of each question that has one: its section's, or that of the page which the user names."""
+    by_section, _ = intents_of(manual.sections, manual.documents)
+    section_of_pair = {pair.id: pair.section_id for pair in manual.pairs}
+    locations = {document.id: document.location for document in manual.documents}
+    of_page: dict[str, set[str]] = {}
+    for section in manual.sections:
+        of_page.setdefault(locations.get(section.document_id, ""), set()).add(by_section.get(section.id, ""))
+    found: dict[str, str] = {}
+    for question in questions:
+        if question.group == YOURS:
+            told = {
+                intent for page in grading.pages_named(question.source, page_keys) for intent in of_page.get(page, ())
+            }
+            named = next(iter(told)) if len(told) == 1 else ""  # chapters of one page: the source does not say which
+        else:
+            named = by_section.get(section_of_pair.get(question.id, ""), "")
+        if named and question.source:
+            found[question.id] = named
+    return found
 
 
 def _cited_page(prediction: Prediction, page_of_section: dict[str, str], page_keys: dict[str, str]) -> str:

@@ -195,6 +195,7 @@ def describe(answer: Answer, question: str) -> dict[str, Any]:
         "receipts": [{"text": item.text, "url": item.url} for item in answer.receipts],
         "abstained": answer.abstained,
         "confidence": round(answer.confidence, 4),
+        "intent": answer.intent,
         "escalate": answer.abstained or bool(_ASKS_FOR_A_PERSON.search(question)),
     }
 

@@ -204,6 +204,7 @@ class Sources(BaseModel):
     )
     abstained: bool = Field(description="the manual does not say; the citations are the nearest pages")
     confidence: float = Field(description="calibrated probability that the manual answers the question")
+    intent: str = Field(description="the part of the manual that the question is about; empty where the bot tells none")
     escalate: bool = Field(description="offer a person: the manual does not help, or the customer asks for one")
     follow_ups: list[str] = Field(description="what may be asked next: other headings of the cited pages")
 

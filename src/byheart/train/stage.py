@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from byheart.answer import bot as answering
+from byheart.catalog import Family
 from byheart.config import Config, Project
 from byheart.models import adapters
 from byheart.models.families import family_of
@@ -34,13 +35,13 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     with folder.replacing(MODEL) as partial:
         adapters.save_weights(outcome.model, partial, method=outcome.description.method)
         adapters.describe(partial, outcome.description)
-        ending = say(notify, _finish(config, folder, partial, notify))
+        ending = say(notify, _finish(config, folder, partial, notify, family))
     folder.write(STEPS, outcome.history)
     remove_checkpoint(folder)
     return StageResult(OUTPUTS, outcome.counts, chosen | outcome.chosen | ending)
 
 
-def _finish(config: Config, folder: RunFolder, model_folder: Path, notify: Notify) -> dict[str, str]:
+def _finish(config: Config, folder: RunFolder, model_folder: Path, notify: Notify, family: Family) -> dict[str, str]:
     """Make the folder complete: beside the weights, what answering needs."""
     calibration = answering.complete_model(
         folder,
@@ -48,9 +49,13 @@ def _finish(config: Config, folder: RunFolder, model_folder: Path, notify: Notif
         refuse_answerable=config.answer.refuse_answerable,
         on_done=lambda task, done, total: notify(Progress(task, done, total)),
     )
+    intents = {}
+    if config.train.intents and family == "encoder":
+        told = answering.teach_intents(folder, model_folder)
+        intents = {"train.intents": told or "none: the manual has no parts to tell apart"}
     if calibration is None:
-        return {"declining": "never: too few questions to calibrate on; the bot answers everything"}
-    return {
+        return intents | {"declining": "never: too few questions to calibrate on; the bot answers everything"}
+    return intents | {
         "declining": f"below a confidence of {calibration.threshold:.2f}: that refuses "
         f"{config.answer.refuse_answerable:.0%} of the questions held out (answer.refuse_answerable)"
     }
