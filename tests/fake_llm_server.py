@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.models = ["m"]
         self.seen = threading.Condition()
 
     @property
@@ -58,10 +59,34 @@ class Handler(BaseHTTPRequestHandler):
             step(self)
         elif wanted in self.server.refused_formats:
             self.send(400, {"error": {"message": f"response_format {wanted} is not supported", "code": 400}})
+        elif body.get("stream"):
+            self.stream(self.server.reply(body))
         else:
             self.answer(self.server.reply(body))
             with self.server.seen:
                 self.server.answered.append(body)
+
+    def do_GET(self) -> None:
+        self.server.keys.append(self.headers.get("Authorization", ""))
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": "x"} for name in self.server.models]
+        self.send(200, {"object": "list", "data": models})
+
+    def stream(self, content: str, *, is_cut: bool = False) -> None:
+        """Send the content word by word as events; `is_cut`: hang up before its end."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+        words = [{"delta": {"content": f"{word} "}, "finish_reason": None} for word in content.split()]
+        ends = [] if is_cut else [{"delta": {}, "finish_reason": "stop"}]
+        for choice in [*words, *ends]:
+            data = json.dumps({**chunk, "choices": [{"index": 0, **choice}]})
+            self.wfile.write(f"data: {data}\n\n".encode())
+            self.wfile.flush()
+        if not is_cut:
+            self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
 
     def answer(self, content: str) -> None:
         message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
@@ -103,6 +128,25 @@ def cut(handler: Handler) -> None:
     handler.wfile.write(b'{"id": "1", "choices": [')
     handler.wfile.flush()
     handler.close_connection = True
+
+
+def dies(content: str) -> Step:
+    """Stream this much, and hang up."""
+    return lambda handler: handler.stream(content, is_cut=True)
+
+
+def endless(ended: threading.Event) -> Step:
+    """Stream a word, and comments until nobody reads any more."""
+
+    def step(handler: Handler) -> None:
+        try:
+            handler.stream("word", is_cut=True)
+            while not ended.wait(0.01):
+                handler.wfile.write(b": more\n\n")
+        except OSError:
+            ended.set()
+
+    return step
 
 
 def hold(until: threading.Event) -> Step:

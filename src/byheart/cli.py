@@ -22,7 +22,6 @@ from byheart import cli_export, cli_serve
 from byheart.errors import ByheartError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from rich.console import Console
 
     from byheart.answer.base import Answerer
@@ -197,7 +196,7 @@ def chat(bot: Bot = HERE, sets: Sets = None) -> None:
     from byheart import cli_chat
 
     project = _project(bot, sets, need_sources=False)
-    cli_chat.chat(_answerer(project), _console(), title=_title(project))
+    cli_chat.chat(_answerer(project), _console(), title=project.config.serve.title or project.folder.resolve().name)
 
 
 @app.command()
@@ -223,21 +222,25 @@ def serve(
     bot: Bot = HERE,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: serve.host.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default: serve.port.")] = None,
+    engine: Annotated[
+        Literal["in-process", "http", "vllm", "llama"] | None,
+        typer.Option(help="Where the model runs; default: serve.engine."),
+    ] = None,
     sets: Sets = None,
 ) -> None:
     """Open the chat page and the OpenAI-compatible API."""
+    from byheart.serve.entrance import engine_of, web_app
     from byheart.serve.server import serve as serve_app
 
-    flags = [f"serve.{name}={value}" for name, value in {"host": host, "port": port}.items() if value is not None]
+    given = {"host": host, "port": port, "engine": engine}
+    flags = [f"serve.{name}={value}" for name, value in given.items() if value is not None]
     project = _project(bot, [*(sets or []), *flags], need_sources=False)
     settings = project.config.serve
-    serve_app(
-        _web_app(project),
-        host=settings.host,
-        port=settings.port,
-        ready=_announce,
-        trusted_proxies=settings.trusted_proxies,
-    )
+    with engine_of(project) as backend:
+        serve_app(
+            web_app(project, backend), host=settings.host, port=settings.port, ready=_announce,
+            trusted_proxies=settings.trusted_proxies,
+        )  # fmt: skip
 
 
 @app.command()
@@ -306,60 +309,10 @@ def _answerer(project: Project) -> Answerer:
     )  # fmt: skip
 
 
-def _web_app(project: Project) -> FastAPI:
-    from byheart.records import Document, Section
-    from byheart.serve.api import create_app
-    from byheart.serve.gate import GateRules
-    from byheart.serve.keys import page_key
-    from byheart.serve.suggest import suggest
-    from byheart.serve.widget import Look
-    from byheart.store import RunFolder
-
-    answerer = _answerer(project)
-    folder = RunFolder(project.run_path)
-    sections = folder.read("2-sections.jsonl", Section)
-    chat, settings = project.config.chat, project.config.serve
-    database = cli_serve.open_database(project)
-    return create_app(
-        answerer,
-        model_name=project.folder.resolve().name,
-        title=_title(project),
-        suggestions=chat.suggestions or suggest(sections),
-        documents=folder.read("1-documents.jsonl", Document),
-        sections=sections,
-        look=Look(
-            accent=chat.accent,
-            theme=chat.theme,
-            greeting=chat.greeting,
-            language=chat.language,
-            contact=chat.contact,
-            logo=project.folder / chat.logo if chat.logo else None,
-            key=page_key(database, settings.page_key),
-        ),
-        workers=settings.threads,
-        waiting=settings.waiting,
-        time_limit_s=settings.answer_timeout_s,
-        rules=GateRules(
-            keys_required=settings.require_keys,
-            open_pages=settings.open_pages,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
-        ),
-        cors_origins=settings.cors_origins,
-        database=database,
-        keeps_exchanges=settings.keep_conversations,
-        retention_days=settings.retention_days,
-    )
-
-
 def _gpus() -> list[tuple[str, int]]:
     from byheart.models.devices import gpus
 
     return gpus()
-
-
-def _title(project: Project) -> str:
-    return project.config.serve.title or project.folder.resolve().name
 
 
 def _announce(address: str) -> None:

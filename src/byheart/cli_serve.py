@@ -16,7 +16,6 @@ import typer
 from byheart.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
-    from byheart.config import Project
     from byheart.serve.database import Database
 
 Bot = Annotated[Path, typer.Argument(metavar="BOT", help="The bot's folder, or its YAML file.")]
@@ -118,20 +117,13 @@ def forget(
     typer.echo(f"Deleted {count} question{'' if count == 1 else 's'} with the answers.")
 
 
-def open_database(project: Project) -> Database:
-    """Return the server's database, its tables in this version's form."""
-    from byheart.serve.database import Database
-
-    database = Database(project.config.serve.database, folder=project.folder)
-    database.migrate()
-    return database
-
-
 @contextlib.contextmanager
 def _database(bot: Path) -> Iterator[Database]:
     from byheart.config_file import load
+    from byheart.serve.database import open_database
 
-    database = open_database(load(bot, (), need_sources=False).project)
+    project = load(bot, (), need_sources=False).project
+    database = open_database(project.config.serve.database, folder=project.folder)
     try:
         yield database
     finally:

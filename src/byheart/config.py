@@ -156,7 +156,27 @@ class ServeConfig(_Part):
     trusted_proxies: tuple[str, ...] = Field(
         ("127.0.0.1", "::1"), description="addresses whose X-Forwarded-For is believed"
     )
-    threads: int = Field(4, ge=1, le=1024, description="questions answered at once")
+    engine: Literal["in-process", "http", "vllm", "llama"] = Field(
+        "in-process",
+        description="where the model runs: in the server; at engine_url (http); or in a program that the server "
+        "starts, vllm or llama-server (llama)",
+    )
+    engine_url: str = Field(
+        "", examples=["http://127.0.0.1:11434/v1"], description="address of an OpenAI-compatible server (engine: http)"
+    )
+    engine_model: str = Field(
+        "",
+        description="http: the model's name there; vllm: a folder or hub id, empty: the bot's own adapter on its base; "
+        "llama: a GGUF file, empty: model.gguf (paths start at this file)",
+    )
+    engine_key_env: str = Field(
+        "", description="environment variable with the key for engine_url, where it asks for one"
+    )
+    engine_options: tuple[str, ...] = Field((), description="more arguments for the program that is started")
+    engine_start_s: float = Field(600, gt=0, description="how long the program may take to load the model")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="questions answered at once; empty: 4, or 64 with an engine behind"
+    )
     waiting: int = Field(64, ge=0, le=100_000, description="questions that may wait; more are sent away with 429")
     answer_timeout_s: float = Field(60, gt=0, description="an answer that takes longer is given up")
     database: str = Field(

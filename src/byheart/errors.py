@@ -8,6 +8,7 @@ ByheartError               caught by the CLI, shown without a traceback, exit co
 ├── ModelError             a base model or adapter cannot be loaded, or is not what it should be
 ├── RunFolderError         the run folder is busy, torn, or not writable
 ├── MissingInputError      a stage was asked for before the one that feeds it
+├── EngineError            the model's own server cannot be started, or does not answer
 ├── StorageError           the server's database cannot be reached, or refuses
 └── MissingExtraError      an optional package is needed; the message carries its pip line
 """
@@ -47,6 +48,10 @@ class RunFolderError(ByheartError):
 
 class MissingInputError(ByheartError):
     """A stage was asked for before the one that feeds it."""
+
+
+class EngineError(ByheartError):
+    """The server that the model runs in cannot be started or reached, or gives no answer."""
 
 
 class StorageError(ByheartError):

@@ -110,19 +110,7 @@ def load(
     "bm25" ranks by BM25 alone. All others are calibrated in the same way on the same questions. Raises
     MissingInputError where nothing was trained yet.
     """
-    description = folder / MODEL / "byheart.json"
-    if not description.exists():
-        raise MissingInputError(f"{folder / MODEL} is not there yet: train the bot first (byheart run)")
-    try:
-        index = load_index(folder / MODEL / INDEX)
-        kept = folder / MODEL
-        if system == "untrained" and (kept / UNTRAINED).exists():
-            kept /= UNTRAINED
-            index = dataclasses.replace(index, vectors_P_D=np.load(kept / VECTORS, allow_pickle=False))
-        calibration = load_calibration(kept / CALIBRATION)
-        intents = load_intents(kept / INTENTS) if (kept / INTENTS).exists() else None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
-        raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
+    index, calibration, intents = _search_of(folder, untrained=system == "untrained")
     trained = read_description(folder / MODEL)
     if trained.family != "encoder" and system != "bm25":
         load_writer = load_untrained_writer if system == "untrained" else load_trained_writer
@@ -145,6 +133,37 @@ def load(
         index=index, encoder=encoder, calibration=calibration, max_words=max_words, max_citations=max_citations,
         intents=intents,
     )  # fmt: skip
+
+
+def load_grounds(
+    folder: RunFolder, *, max_words: int, max_citations: int, grounding: Grounding, unsupported: Unsupported
+) -> Grounds:
+    """Load what stands beside a model that runs elsewhere, whatever family the bot was trained as.
+
+    Raises MissingInputError where nothing was trained yet.
+    """
+    index, calibration, _ = _search_of(folder, untrained=False)
+    return Grounds(
+        index=index, encoder=trained_encoder(folder / MODEL), calibration=calibration, max_words=max_words,
+        max_citations=max_citations, grounding=grounding, unsupported=unsupported,
+    )  # fmt: skip
+
+
+def _search_of(folder: RunFolder, *, untrained: bool) -> tuple[Index, Calibration | None, IntentHead | None]:
+    description = folder / MODEL / "byheart.json"
+    if not description.exists():
+        raise MissingInputError(f"{folder / MODEL} is not there yet: train the bot first (byheart run)")
+    try:
+        index = load_index(folder / MODEL / INDEX)
+        kept = folder / MODEL
+        if untrained and (kept / UNTRAINED).exists():
+            kept /= UNTRAINED
+            index = dataclasses.replace(index, vectors_P_D=np.load(kept / VECTORS, allow_pickle=False))
+        calibration = load_calibration(kept / CALIBRATION)
+        intents = load_intents(kept / INTENTS) if (kept / INTENTS).exists() else None
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+        raise ModelError(f"{folder / MODEL} is damaged ({fault}). Make it again: byheart train") from fault
+    return index, calibration, intents
 
 
 def trained_encoder(model_folder: Path) -> Encoder | DualEncoder:

@@ -20,6 +20,7 @@ from byheart.models.encoder import DualEncoder, Encoder
 Grounding = Literal["closed-book", "retrieve"]
 Unsupported = Literal["passage", "abstain"]
 
+TOKENS_PER_WORD = 2  # more than any tokenizer needs for English; it bounds the longest answer
 GROUNDING_WORDS = 300  # of passages put into a prompt: two full ones
 _GROUNDED = (
     "Passages of the manual:\n\n{passages}\n\nAnswer the question from these passages alone, in few sentences. "
@@ -46,7 +47,7 @@ class Grounds:
         max_citations: int, grounding: Grounding = "closed-book", unsupported: Unsupported = "passage",
         with_receipts: bool = True,
     ) -> None:  # fmt: skip
-        self.max_words = max_words
+        self._max_words = max_words
         self._index = index
         self._encoder = encoder
         self._calibration = calibration
@@ -92,8 +93,18 @@ class Grounds:
             return Answer(text, cited, probability, abstained=False, receipts=checked.receipts)
         if self._unsupported == "abstain":
             return declined(asked.matches, probability, max_citations=self._max_citations)
-        composed = compose(asked.matches, max_words=self.max_words)
+        composed = compose(asked.matches, max_words=self._max_words)
         return Answer(composed.markdown, cite(composed.used, self._max_citations), probability, abstained=False)
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest answer that a model may write."""
+        return TOKENS_PER_WORD * self._max_words
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return the encoder's vector of each text."""
+        vectors_N_D: list[list[float]] = self._encoder.vectors(texts, max_tokens=256).tolist()
+        return vectors_N_D
 
     def _search(self, text: str) -> list[Match]:
         return self._index.search(text, self._encoder.encode_one(text, max_tokens=256))

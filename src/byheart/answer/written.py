@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from byheart.answer.base import Answer, Turn
-from byheart.answer.grounds import GROUNDING_WORDS, Asked, Grounds
+from byheart.answer.grounds import GROUNDING_WORDS, TOKENS_PER_WORD, Asked, Grounds
 from byheart.models.writer import Writer
-
-TOKENS_PER_WORD = 2  # more than any tokenizer needs for English; it bounds the longest answer
 
 
 class WrittenAnswerer:
@@ -20,7 +18,7 @@ class WrittenAnswerer:
     def __init__(self, *, writer: Writer, longest_answer: int, grounds: Grounds) -> None:
         self._writer = writer
         self._grounds = grounds
-        self._most_tokens = min(longest_answer, TOKENS_PER_WORD * grounds.max_words)
+        self._most_tokens = min(longest_answer, grounds.most_tokens)
         room = max(0, writer.window - self._most_tokens) // (2 * TOKENS_PER_WORD)  # half for the question and the rest
         self._passage_words = min(GROUNDING_WORDS, room)
 

@@ -11,10 +11,11 @@ import peft
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from transformers import AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from byheart.catalog import STARTER, Family, find_model
-from byheart.chat import as_template
+from byheart.chat import as_template, bind
 from byheart.errors import ModelError
 from byheart.models.encoder import STARTER_ADAPTER, Encoder, load_encoder
 from byheart.models.hub import model_source, peft_warnings_off, quiet
@@ -239,6 +240,15 @@ def load_untrained_writer(folder: Path) -> Writer:
         torch.manual_seed(0)
         return random_weights(entry, load_trained_writer(folder).tokenizer)
     return load_writer(trained.base_model, family=family)
+
+
+def chat_template(folder: Path) -> str:
+    """Return the chat form of the trained writer in `folder` as a Jinja template, for other software to ask it by."""
+    trained = read_description(folder)
+    source = str(folder) if trained.method == "full" else model_source(trained.base_model)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return as_template(bind(tokenizer, find_model(trained.base_model), encoder_decoder=False)[0])
 
 
 def base_identity(base_model: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 from byheart.answer.base import Answer, Turn
+from byheart.errors import EngineError
 from byheart.records import Citation
 from byheart.serve.engine import (
     EngineBusyError,
@@ -152,6 +153,10 @@ def _failure(call: Call, fault: Exception, watch: Watch) -> ApiError:
     watch.on_failure(fault)
     if isinstance(fault, TimeoutError):
         return ApiError(504, f"There was no answer within {watch.time_limit_s:g} s. Please try again.", code="timeout")
+    if isinstance(fault, EngineError):
+        logger.error("%s: %s", call.id, fault)
+        message = "The model behind this server does not answer at the moment. Please try again."
+        return ApiError(503, message, code="engine_unavailable", headers={"retry-after": "5"})
     if isinstance(fault, EngineBusyError):
         return ApiError(503, str(fault), code="shutting_down")
     logger.error("%s: the bot failed to answer", call.id, exc_info=fault)

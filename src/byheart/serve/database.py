@@ -116,6 +116,13 @@ class Database:
         self._engine.dispose()
 
 
+def open_database(address: str, *, folder: Path) -> Database:
+    """Return the database that `serve.database` names, its tables in this version's form."""
+    database = Database(address, folder=folder)
+    database.migrate()
+    return database
+
+
 def from_environment(setting: str, *, name: str) -> str:
     """Return what a setting holds, or what the variable holds that it names as $VARIABLE: secrets stay out of files."""
     if not setting.startswith("$"):
