@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from byheart import answer as answering
 from byheart.answer.base import BatchAnswerer
 from byheart.answer.bot import complete_model
+from byheart.answer.written import WrittenAnswerer
 from byheart.catalog import find_model
 from byheart.chat import REFUSAL
 from byheart.config import Project
@@ -296,5 +298,9 @@ def test_a_trained_writer_is_a_bot_that_cites_and_declines(tmp_path: Path, base:
     unknown = bot.answer("what is the weather ?")
     assert unknown.abstained
     assert unknown.text.startswith(REFUSAL)
+    assert isinstance(bot, WrittenAnswerer)
+    served = bot.in_batches()
+    assert asyncio.run(served.answer_async("find boards")) == known
+    assert asyncio.run(served.answer_async("what is the weather ?")).abstained
     together = bot.answer_many(["find boards", "", "what is the weather ?"], lambda done: None)
     assert [item.text for item in together] == [known.text, "Please ask a question about the manual.", unknown.text]

@@ -175,7 +175,10 @@ class ServeConfig(_Part):
     engine_options: tuple[str, ...] = Field((), description="more arguments for the program that is started")
     engine_start_s: float = Field(600, gt=0, description="how long the program may take to load the model")
     threads: int | None = Field(
-        None, ge=1, le=1024, description="questions answered at once; empty: 4, or 64 with an engine behind"
+        None,
+        ge=1,
+        le=1024,
+        description="questions answered at once; empty: 4, or 64 where a model writes answers, which makes batches",
     )
     waiting: int = Field(64, ge=0, le=100_000, description="questions that may wait; more are sent away with 429")
     answer_timeout_s: float = Field(60, gt=0, description="an answer that takes longer is given up")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from byheart.answer.base import Answer, Turn
-from byheart.answer.grounds import Asked, Grounds
+from byheart.answer.grounds import GROUNDING_WORDS, Asked, Grounds
 from byheart.chat import Exchange
 from byheart.llm import Message, StreamedModel
 
@@ -26,13 +26,15 @@ class GeneratedAnswerer:
     Protocols: base.AsyncAnswerer, base.Embedder.
     """
 
-    def __init__(self, *, writer: AsyncWriter, grounds: Grounds) -> None:
+    def __init__(self, *, writer: AsyncWriter, grounds: Grounds, passage_words: int = GROUNDING_WORDS) -> None:
+        """`passage_words`: the most words of passages that the model has room for in its prompt."""
         self._writer = writer
+        self._passage_words = passage_words
         self._grounds = grounds
 
     async def answer_async(self, question: str, history: Sequence[Turn] = ()) -> Answer:
         """Answer the question. Raises EngineError where the model does not answer."""
-        asked = await asyncio.to_thread(self._grounds.ask, question, history)
+        asked = await asyncio.to_thread(self._grounds.ask, question, history, passage_words=self._passage_words)
         if not isinstance(asked, Asked):
             return asked
         text = await self._writer.write(asked.prompt, asked.history)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from byheart.answer.base import Answer, Turn
+from byheart.answer.batched import BatchedWriter
+from byheart.answer.generated import GeneratedAnswerer
 from byheart.answer.grounds import GROUNDING_WORDS, TOKENS_PER_WORD, Asked, Grounds
 from byheart.models.writer import Writer
 
@@ -29,6 +31,11 @@ class WrittenAnswerer:
     def answer_many(self, questions: Sequence[str], on_done: Callable[[int], None]) -> list[Answer]:
         """Answer questions that have nothing to do with each other; `on_done` gets the number of those written."""
         return self._answers([(question, ()) for question in questions], on_done)
+
+    def in_batches(self) -> GeneratedAnswerer:
+        """Return the same bot for a server: questions that come at the same time are written side by side."""
+        writer = BatchedWriter(self._writer, most_tokens=self._most_tokens)
+        return GeneratedAnswerer(writer=writer, grounds=self._grounds, passage_words=self._passage_words)
 
     def _answers(self, asked: Sequence[tuple[str, Sequence[Turn]]], on_done: Callable[[int], None]) -> list[Answer]:
         opened = [self._grounds.ask(*item, passage_words=self._passage_words) for item in asked]

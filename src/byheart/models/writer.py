@@ -21,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    StoppingCriteriaList,
 )
 
 from byheart.catalog import find_model
@@ -136,17 +137,20 @@ class Writer:
         return layer.weight, getattr(layer, "bias", None)
 
     def write(
-        self, prompts: Sequence[Sequence[int]], *, most_tokens: int, on_done: Callable[[int], None] | None = None
-    ) -> list[list[int]]:
+        self, prompts: Sequence[Sequence[int]], *, most_tokens: int, on_done: Callable[[int], None] | None = None,
+        is_given_up: Callable[[int], bool] | None = None,
+    ) -> list[list[int]]:  # fmt: skip
         """Return for each prompt the likeliest continuation, token by token, up to the end of the answer (greedy).
 
-        Prompts of like length are written side by side. `on_done` gets the number of those that are done.
+        Prompts of like length are written side by side. `on_done` gets the number of those that are done;
+        `is_given_up` is asked before each token whether a prompt, by its number, is still worth it.
         """
         written: dict[int, list[int]] = {}
         order = sorted(range(len(prompts)), key=lambda position: (len(prompts[position]), position))
         for first in range(0, len(order), _PROMPTS_AT_ONCE):
             together = order[first : first + _PROMPTS_AT_ONCE]
-            found = self._generate([prompts[position] for position in together], most_tokens)
+            stop = _given_up(together, is_given_up) if is_given_up else None
+            found = self._generate([prompts[position] for position in together], most_tokens, stop)
             written.update(zip(together, found, strict=True))
             if on_done:
                 on_done(len(written))
@@ -154,14 +158,20 @@ class Writer:
 
     def answers(
         self, questions: Sequence[tuple[str, Sequence[Exchange]]], *, most_tokens: int,
-        on_done: Callable[[int], None] | None = None,
+        on_done: Callable[[int], None] | None = None, is_given_up: Callable[[int], bool] | None = None,
     ) -> list[str]:  # fmt: skip
-        """Return the answers to questions, each with the exchanges before it; `most_tokens`: longest answer."""
+        """Return the answers to questions, each with the exchanges before it; `most_tokens`: longest answer.
+
+        What `on_done` and `is_given_up` are for: see `write`.
+        """
         room = max(1, self.window - most_tokens)
         prompts = [self.chat.prompt(question, history, most_tokens=room)[:room] for question, history in questions]
-        return [self.chat.text(ids) for ids in self.write(prompts, most_tokens=most_tokens, on_done=on_done)]
+        written = self.write(prompts, most_tokens=most_tokens, on_done=on_done, is_given_up=is_given_up)
+        return [self.chat.text(ids) for ids in written]
 
-    def _generate(self, prompts: Sequence[Sequence[int]], most_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], most_tokens: int, stop: StoppingCriteriaList | None
+    ) -> list[list[int]]:
         longest = max(map(len, prompts))
         decoder_only = not self.chat.encoder_decoder
         pad = self.chat.pad_id
@@ -181,6 +191,7 @@ class Writer:
                 input_ids=torch.tensor(filled, device=self.device),
                 attention_mask=torch.tensor(mask, device=self.device),
                 generation_config=config,
+                stopping_criteria=stop,
             )
         start = longest if decoder_only else 1
         found: list[list[int]] = ids[:, start:].tolist()
@@ -256,6 +267,16 @@ def _greedy(model: Any, chat: Chat, **more: Any) -> Any:
         do_sample=False, num_beams=1, eos_token_id=list(chat.stop_ids), pad_token_id=chat.pad_id,
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None), **more,
     )  # fmt: skip
+
+
+def _given_up(numbers: Sequence[int], is_given_up: Callable[[int], bool]) -> StoppingCriteriaList:
+    """Return what ends the rows of a batch that nobody waits for any more; `numbers`: which prompt each row is."""
+
+    def stop(ids_B_T: torch.Tensor, _scores: Any, **_more: Any) -> torch.Tensor:
+        return torch.tensor([is_given_up(number) for number in numbers], device=ids_B_T.device)
+
+    criteria: Any = [stop]
+    return StoppingCriteriaList(criteria)
 
 
 def _head_is_plain(writer: Writer) -> bool:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from byheart import answer
 from byheart.answer.base import Answerer, AsyncAnswerer
 from byheart.answer.generated import GeneratedAnswerer, RemoteWriter
+from byheart.answer.written import WrittenAnswerer
 from byheart.config import Project
 from byheart.errors import ConfigError, EngineError
 from byheart.llm import StreamedModel
@@ -27,8 +28,8 @@ from byheart.serve.widget import Look
 from byheart.store import RunFolder
 
 ENGINE_LOG = "engine.log"
-AT_ONCE_HERE = 4  # questions in threads that take turns at the cores
-AT_ONCE_BEHIND = 64  # an engine of its own makes batches of them
+AT_ONCE_IN_THREADS = 4  # questions that take turns at the cores
+AT_ONCE_IN_BATCHES = 64  # more than a batch holds: one is filled while the last is written
 
 
 @contextlib.contextmanager
@@ -63,6 +64,7 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
     sections = folder.read("2-sections.jsonl", Section)
     chat, settings = project.config.chat, project.config.serve
     answerer = _answerer(project, folder, backend)
+    at_once = AT_ONCE_IN_BATCHES if isinstance(answerer, AsyncAnswerer) else AT_ONCE_IN_THREADS
     database = open_database(settings.database, folder=project.folder)
     return create_app(
         answerer,
@@ -80,7 +82,7 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
             logo=project.folder / chat.logo if chat.logo else None,
             key=page_key(database, settings.page_key),
         ),
-        workers=settings.threads or (AT_ONCE_BEHIND if backend else AT_ONCE_HERE),
+        workers=settings.threads or at_once,
         waiting=settings.waiting,
         time_limit_s=settings.answer_timeout_s,
         rules=GateRules(
@@ -99,10 +101,11 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
 def _answerer(project: Project, folder: RunFolder, backend: Backend | None) -> Answerer | AsyncAnswerer:
     settings = project.config.answer
     if backend is None:
-        return answer.load(
+        loaded = answer.load(
             folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations,
             grounding=settings.grounding, unsupported=settings.unsupported,
         )  # fmt: skip
+        return loaded.in_batches() if isinstance(loaded, WrittenAnswerer) else loaded
     grounds = answer.load_grounds(
         folder, max_words=settings.max_words, max_citations=settings.max_citations,
         grounding=settings.grounding, unsupported=settings.unsupported,
