@@ -37,7 +37,7 @@ VARIATIONS: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
     (ranking, "WEIGHT_DENSE", (0.0, 0.5, 2.0)),
     (ranking, "WEIGHT_UNIT", (0.0, 0.4, 1.6)),
     (ranking, "WEIGHT_LATE", (0.0, 1.0, 4.0)),
-    (ranking, "WEIGHT_BM25", (0.0, 0.3)),
+    (ranking, "WEIGHT_BM25", (0.0, 0.8, 3.0)),
     (compose, "FIRST_SHARE", (0.5, 1.0)),
     (compose, "MAX_PASSAGES", (1, 2, 4)),
     (compose, "NEAR_ENOUGH", (0.3, 2.0)),

@@ -71,16 +71,22 @@ def test_each_token_belongs_to_the_unit_it_stands_in(index: Index) -> None:
 def test_words_that_the_manual_does_not_know_find_something_and_weigh_most(index: Index) -> None:
     matches = search(index, "quantum zeppelin")
     assert len(matches) == len(index.passages)
-    assert {match.bm25 for match in matches} == {0.0}
+    assert {match.lexical for match in matches} == {0.0}
     assert all(np.isfinite(match.score) for match in matches)
     assert "zeppelin" not in index.vocabulary
     assert index.word_weight("zeppelin") > index.word_weight("seat") > index.word_weight("board")
 
 
 def test_a_name_that_only_one_page_has_is_found_by_its_letters(index: Index) -> None:
-    scores = index.bm25_scores("PDF")
+    scores = index.lexical_scores("PDF")
     assert int(scores.argmax()) == search(index, "PDF")[0].position
     assert (scores > 0).sum() == 1
+
+
+def test_a_question_in_other_words_than_the_manuals_leaves_bm25_little_say(index: Index) -> None:
+    alone, among_others = index.lexical_scores("PDF"), index.lexical_scores("a zeppelin for quantum PDF")
+    assert int(alone.argmax()) == int(among_others.argmax())
+    assert 0 < among_others.max() < alone.max() / 2
 
 
 def test_units_are_scored_for_the_best_passages_only() -> None:

@@ -42,12 +42,10 @@ class LexicalAnswerer:
         return Answer(composed.markdown, self._cite(composed.used), min(1.0, strength), abstained=False)
 
     def _strength(self, question: str) -> float:
-        """Return the best passage's score, relative to what all the question's words together could weigh."""
-        weight = sum(self._index.word_weight(word) for word in set(tokens_of(question)))
-        return float(self._index.bm25_scores(question).max()) / weight if weight else 0.0
+        return float(self._index.lexical_scores(question).max(initial=0.0))
 
     def _search(self, question: str) -> list[Match]:
-        scores_P = self._index.bm25_scores(question)
+        scores_P = self._index.lexical_scores(question)
         relative_P = scores_P / max(float(scores_P.max()), 1e-6)
         words = set(tokens_of(question))
         matches = []

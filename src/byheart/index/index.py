@@ -2,7 +2,8 @@
 
 Three views of relevance are added up: the passage's vector (what it is about), its best unit's vector (whether one
 sentence says it), and MaxSim over token vectors (whether each word of the question has its counterpart; ColBERT,
-Khattab & Zaharia 2020). BM25 (Robertson & Zaragoza 2009) brings in names and codes that vectors blur.
+Khattab & Zaharia 2020). BM25 (Robertson & Zaragoza 2009) brings in names and codes that vectors blur, in proportion to
+how much of the question the passage has: where customers use other words than the manual, it keeps still.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ Ints = NDArray[np.int32]
 CANDIDATES = 64  # passages that late interaction looks at
 UNITS_SCORED = 12  # of the best of them, each unit is scored too: an answer draws on no more
 
-# Weights of the views, each a cosine-like number (BM25: relative to the best passage for the question). Round numbers
+# Weights of the views, each a cosine-like number (BM25: relative to what all the question's words weigh). Round numbers
 # that did well on three manuals; docs/experiments.md has the figures, `bench/bench_answers.py --vary` tries others.
 WEIGHT_DENSE = 1.0
 WEIGHT_UNIT = 0.8
 WEIGHT_LATE = 2.0
-WEIGHT_BM25 = 0.1
+WEIGHT_BM25 = 1.5
 LINK_LIST_PENALTY = 0.3
 # Of the headings' tokens in a unit's vector, against 1 for its own: a sentence alone often leaves out what it is about.
 HEADING_SHARE = 0.3
@@ -50,7 +51,7 @@ class Match:
     dense: float
     unit: float
     late: float
-    bm25: float  # raw
+    lexical: float
     unit_scores: tuple[float, ...]  # one for each of the passage's units
 
 
@@ -93,11 +94,10 @@ class Index:
         dense_P = self.vectors_P_D @ encoded.vector_D
         unit_scores_U = self.units_U_D @ encoded.vector_D
         unit_P = np.maximum.reduceat(unit_scores_U, self.first_unit_P[:-1])
-        bm25_P = self.bm25_scores(question)
-        lexical_P = bm25_P / max(float(bm25_P.max()), 1e-6)
+        lexical_P = self.lexical_scores(question)
         early_P = WEIGHT_DENSE * dense_P + WEIGHT_UNIT * unit_P + WEIGHT_BM25 * lexical_P
         best = np.argsort(-early_P, kind="stable")[: CANDIDATES + 8]
-        lexical_best = np.argsort(-bm25_P, kind="stable")[: CANDIDATES // 8]
+        lexical_best = np.argsort(-lexical_P, kind="stable")[: CANDIDATES // 8]
         positions = np.array(list(dict.fromkeys([*best.tolist(), *lexical_best.tolist()])), dtype=np.int64)
         support_Q_C = self._token_support(positions, encoded)
         late_C = support_Q_C.mean(axis=0)
@@ -114,7 +114,7 @@ class Index:
                     dense=float(dense_P[position]),
                     unit=float(unit_P[position]),
                     late=float(late_C[candidate]),
-                    bm25=float(bm25_P[position]),
+                    lexical=float(lexical_P[position]),
                     unit_scores=self._unit_scores(position, encoded, unit_scores_U) if rank < UNITS_SCORED else (),
                 )
             )
@@ -142,12 +142,17 @@ class Index:
             for number, own in enumerate(unit_scores_U[units].tolist(), int(units.start))
         )
 
-    def bm25_scores(self, question: str) -> Array:
-        """Return the BM25 score of each passage."""
-        words = [word for word in tokens_of(question) if word in self.vocabulary]
-        if not words:
+    def lexical_scores(self, question: str) -> Array:
+        """Return the BM25 score of each passage, over what all the question's words weigh together.
+
+        So a passage with the one known word of many scores little, though no other passage has more.
+        """
+        words = tokens_of(question)
+        known = [word for word in words if word in self.vocabulary]
+        if not known:
             return np.zeros(len(self.passages), dtype=np.float32)
-        return np.asarray(self.bm25.get_scores(words), dtype=np.float32)
+        weight = sum(self.word_weight(word) for word in set(words))
+        return np.asarray(self.bm25.get_scores(known), dtype=np.float32) / weight
 
     def save(self, folder: Path) -> None:
         """Write the index into an empty folder."""
