@@ -4,12 +4,13 @@ BYHEART := .venv/bin/python -m byheart
 PYTHON := .venv/bin/python
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo setup setup-dev lint test test-slow test-exports docs clean
+.PHONY: help demo setup setup-dev lint test test-slow test-clients test-exports docs clean
 
 help:
 	@echo "make demo       the example manual end to end; leaves the chat page open on http://127.0.0.1:8000"
 	@echo "make test       lint, types and tests"
 	@echo "make test-slow  the tests that take minutes, too"
+	@echo "make test-clients  real clients (Python, Node, curl) and a fuzzer against a running server"
 	@echo "make test-exports  exported models, opened by llama.cpp (builds it first, in .venv-llama)"
 	@echo "make lint       lint and types alone"
 	@echo "make docs       write the generated pages of docs/ again"
@@ -35,6 +36,9 @@ test: lint
 
 test-slow: setup-dev
 	$(PYTHON) -m pytest -m "slow or not slow"
+
+test-clients: setup-dev
+	@bash scripts/test_clients.sh
 
 test-exports: setup-dev
 	@bash scripts/test_exports.sh

@@ -17,7 +17,8 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 
 def main(path: str, most_tokens: int) -> None:
-    model: Any = llama_cpp.Llama(path, n_ctx=512, n_threads=1, verbose=False, logits_all=False)
+    exact = llama_cpp.GGML_TYPE_F32  # its cache of keys and values is f16 else, which turns near ties around
+    model: Any = llama_cpp.Llama(path, n_ctx=512, n_threads=1, verbose=False, type_k=exact, type_v=exact)
     template = model.metadata["tokenizer.chat_template"]
     token_of = {key: model.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "eos")}
     texts = {key: model._model.token_get_text(int(index)) if index else "" for key, index in token_of.items()}
