@@ -4,7 +4,7 @@ BYHEART := .venv/bin/python -m byheart
 PYTHON := .venv/bin/python
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo setup setup-dev lint test test-slow test-clients test-exports docs clean
+.PHONY: help demo setup setup-dev lint test test-slow test-clients test-exports bench-train docs clean
 
 help:
 	@echo "make demo       the example manual end to end; leaves the chat page open on http://127.0.0.1:8000"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  the tests that take minutes, too"
 	@echo "make test-clients  real clients (Python, Node, curl) and a fuzzer against a running server"
 	@echo "make test-exports  exported models, opened by llama.cpp (builds it first, in .venv-llama)"
+	@echo "make bench-train  training beside TRL, in turns"
 	@echo "make lint       lint and types alone"
 	@echo "make docs       write the generated pages of docs/ again"
 	@echo "make clean      forget the example's run"
@@ -42,6 +43,9 @@ test-clients: setup-dev
 
 test-exports: setup-dev
 	@bash scripts/test_exports.sh
+
+bench-train: setup-dev
+	$(PYTHON) bench/bench_train.py
 
 docs: setup-dev
 	$(PYTHON) scripts/make_docs.py

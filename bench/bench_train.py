@@ -1,0 +1,277 @@
+"""How fast does a model that writes learn, beside TRL? python bench/bench_train.py [--repeats 5] [--rows 512]
+
+The same DistilGPT-2-shaped model (random weights), the same rows (pairs that byheart made from the example manual), the
+same passes, rate and optimizer, all weights and LoRA. Each training is a process of its own; the tools take turns, so
+that a busy machine slows all alike. Prints for each the median of wall and CPU seconds of the training itself, learned
+tokens a second, the process's peak memory, the loss on held-out rows after it, and the share of the matrix product's
+measured speed that the needed arithmetic comes to.
+
+TRL is installed from PyPI, pinned, into a virtual environment of its own beside the scratch files (--work), with the
+versions of torch and transformers that byheart has. "Defaults" is SFTConfig as it comes, but for rate, batch and
+passes, and in fp32 where this machine is not faster in bf16 (where bf16 is emulated, the default would take minutes a
+step); "packing" and "grouped" are its fastest settings for a CPU: no gradient checkpointing, and its chunked loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TRL = "trl==1.16.0"
+SYSTEMS = ("byheart", "TRL, defaults", "TRL, packing", "TRL, grouped")
+RATES = {"full": 3e-4, "lora": 1e-3}
+BATCH = 8
+PACKED_TOKENS = 384  # a batch's worth, so that a pass has as many steps
+HELD_OUT = 64
+LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0, "target_modules": ["c_attn", "c_proj", "c_fc"]}
+Measured = dict[str, float]
+
+
+def main() -> None:
+    """Prepare, let the tools take turns, and print a table for each method."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--passes", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--methods", default="full,lora")
+    parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/byheart-bench-train"))
+    parser.add_argument("--child", nargs=2, metavar=("SYSTEM", "METHOD"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(train_one(*arguments.child, arguments.work, arguments.passes, arguments.threads)))
+        return
+    systems = arguments.systems.split(";")
+    pythons = {"byheart": sys.executable, "TRL": trl_python(arguments.work)}
+    shape = prepare(arguments.work, rows=arguments.rows)
+    peak = matmul_flops(arguments.threads)
+    mean, learned = shape["tokens"] / arguments.rows, shape["learned"] / shape["tokens"]
+    print(f"{arguments.rows} rows of {mean:.0f} tokens, {learned:.0%} learned; {arguments.threads} threads")
+    print(f"matrix product {peak / 1e9:.0f} GFLOP/s; load of the machine {os.getloadavg()[0]:.1f}", flush=True)
+    for method in arguments.methods.split(","):
+        runs: dict[str, list[Measured]] = {system: [] for system in systems}
+        for repeat in range(arguments.repeats):
+            for system in systems[repeat % len(systems) :] + systems[: repeat % len(systems)]:
+                python = pythons[system.split(",")[0]]
+                command = [python, __file__, "--child", system, method, "--work", arguments.work,
+                           "--passes", arguments.passes, "--threads", arguments.threads]  # fmt: skip
+                runs[system].append(child([str(word) for word in command]))
+                print(f"  {method}, {system}: {runs[system][-1]}", file=sys.stderr, flush=True)
+        show(method, runs, shape, passes=arguments.passes, peak=peak)
+
+
+def trl_python(work: Path) -> Path:
+    """Return the Python of an environment with TRL in it, which is made where it is missing."""
+    python = work / "trl" / "bin" / "python"
+    done = work / "trl" / TRL
+    if not done.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", str(work / "trl")], check=True)
+        wanted = [TRL, "torch", "transformers", "peft", "accelerate", "datasets"]
+        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), *wanted]
+        subprocess.run(pip, check=True)
+        done.touch()
+    return python
+
+
+def prepare(work: Path, *, rows: int) -> dict[str, int]:
+    """Write the model and the rows, as tokens, and return the numbers of tokens, learned ones, and weights."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from byheart.catalog import find_model
+    from byheart.chat import bind
+    from byheart.config import Config, Project
+    from byheart.models.precision import choose_precision
+    from byheart.models.scratch import train_tokenizer
+    from byheart.pipeline import run
+    from byheart.progress import silent
+    from byheart.store import RunFolder
+    from byheart.train.writing import read_conversations
+
+    project = Project(folder=work, config=Config(docs=(str(ROOT / "examples" / "whiteboard" / "manual"),)))
+    for stage in ("ingest", "synthesize"):
+        run(project, notify=silent, only=stage)
+    data = read_conversations(RunFolder(project.run_path))
+    entry = find_model("distilgpt2")
+    assert entry
+    texts = [text for conversation in data.train for text in conversation]
+    tokenizer = train_tokenizer(dataclasses.replace(entry, shape={**entry.shape, "vocab_size": 8192}), texts)
+    chat, _ = bind(tokenizer, entry, encoder_decoder=False)
+    torch.manual_seed(0)
+    no_dropout: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    model = GPT2LMHeadModel(GPT2Config(n_layer=6, bos_token_id=0, eos_token_id=0, **no_dropout))
+    model.save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    chosen = data.train[:: max(1, len(data.train) // rows)][:rows]
+    made = {
+        name: [(example.prompt, example.answer) for example in chat.examples([(q, a, ()) for q, a in part])]
+        for name, part in (("train", chosen), ("held out", data.unseen[:HELD_OUT]))
+    }
+    (work / "rows.json").write_text(json.dumps(made), encoding="utf-8")
+    in_bf16 = choose_precision("auto")[0] == torch.bfloat16
+    (work / "bf16.json").write_text(json.dumps(in_bf16), encoding="utf-8")
+    return {
+        "tokens": sum(len(prompt) + len(answer) for prompt, answer in made["train"]),
+        "learned": sum(len(answer) for _, answer in made["train"]),
+        "blocks": sum(weight.numel() for weight in model.transformer.h.parameters()),
+        "head": model.lm_head.weight.numel(),
+    }
+
+
+def matmul_flops(threads: int) -> float:
+    """Return the operations a second of a large matrix product in fp32: the best of a few."""
+    import torch
+
+    torch.set_num_threads(threads)
+    left, right = torch.randn(1536, 1536), torch.randn(1536, 1536)
+    best = float("inf")
+    for _ in range(12):
+        started = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - started)
+    return float(2 * 1536**3 / best)
+
+
+def child(command: list[str]) -> Measured:
+    """Return what a training in its own process measured."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    measured: Measured = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def train_one(system: str, method: str, work: Path, passes: int, threads: int) -> Measured:
+    """Train, and return seconds, peak memory in MB, steps, and the loss a token on held-out rows."""
+    import torch
+
+    torch.set_num_threads(threads)
+    rows = json.loads((work / "rows.json").read_text(encoding="utf-8"))
+    learn, model = (byheart if system == "byheart" else trl)(system, method, work, rows["train"], passes)
+    wall, cpu = time.perf_counter(), time.process_time()
+    steps = learn()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    lost = learned = 0.0
+    model().eval()
+    with torch.inference_mode():
+        for prompt, answer in rows["held out"]:
+            logits = model()(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
+            lost += float(torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum"))
+            learned += len(answer)
+    return {"wall": wall, "cpu": cpu, "peak_mb": peak_mb, "steps": steps, "loss": lost / learned}
+
+
+Ready = tuple[Callable[[], int], Callable[[], Any]]
+
+
+def byheart(system: str, method: str, work: Path, rows: list[Any], passes: int) -> Ready:
+    """Return byheart's training, and the model."""
+    import torch
+
+    from byheart.chat import Example
+    from byheart.models import adapters
+    from byheart.models.writer import load_writer
+    from byheart.progress import silent
+    from byheart.train import loop
+    from byheart.train.answers import UnseenQuestions, WriterLearner, length_of
+    from byheart.train.buckets import Buckets
+
+    writer = load_writer(str(work / "model"), family="causal")
+    examples = [Example(tuple(prompt), tuple(answer)) for prompt, answer in rows]
+    lora = adapters.LoraSettings("all-linear", rank=LORA["r"], alpha=LORA["lora_alpha"], dropout=0.0)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    adapters.prepare(writer, base_model=str(work / "model"), method=method, lora=lora)  # type: ignore[arg-type]
+    buckets = Buckets([length_of(example) for example in examples], batch_size=BATCH, seed=0)
+    steps = buckets.steps_per_epoch * passes
+    recipe = loop.Recipe(total_steps=steps, learning_rate=RATES[method], validate_every=steps, patience=1, seed=0)
+
+    def learn() -> int:
+        learner = WriterLearner(
+            writer, examples, buckets, UnseenQuestions([], [], 0), micro_batch=BATCH, notify=silent
+        )  # fmt: skip
+        loop.train(learner=learner, recipe=recipe, state=None, save=lambda state: None, notify=silent)
+        return steps
+
+    return learn, lambda: writer.model
+
+
+def in_bf16_here(work: Path) -> bool:
+    """Tell whether byheart found this machine faster in bf16."""
+    return bool(json.loads((work / "bf16.json").read_text(encoding="utf-8")))
+
+
+def trl(system: str, method: str, work: Path, rows: list[Any], passes: int) -> Ready:
+    """Return TRL's training, and the model."""
+    import datasets
+    import peft
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(work / "model", dtype="float32")
+    data = datasets.Dataset.from_list(
+        [{"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer} for prompt, answer in rows]
+    )
+    fast: dict[str, Any] = {"gradient_checkpointing": False, "loss_type": "chunked_nll"}
+    more: dict[str, dict[str, Any]] = {
+        "TRL, defaults": {},
+        "TRL, packing": fast | {"packing": True, "max_length": PACKED_TOKENS, "per_device_train_batch_size": 1},
+        "TRL, grouped": fast | {"train_sampling_strategy": "group_by_length"},
+    }
+    settings: dict[str, Any] = {
+        "output_dir": str(work / "trl-out"), "learning_rate": RATES[method], "per_device_train_batch_size": BATCH,
+        "num_train_epochs": passes, "warmup_steps": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0, "seed": 0,
+        "bf16": in_bf16_here(work), "save_strategy": "no", "report_to": "none", "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    config = SFTConfig(**(settings | more[system]))
+    adapter: Any = peft.LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, **LORA) if method == "lora" else None  # type: ignore[arg-type]
+    tokenizer = AutoTokenizer.from_pretrained(work / "model")
+    tokenizer.pad_token = tokenizer.eos_token
+    trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
+
+    def learn() -> int:
+        trainer.train()
+        return int(trainer.state.global_step)
+
+    return learn, lambda: trainer.model
+
+
+def show(method: str, runs: dict[str, list[Measured]], shape: dict[str, int], *, passes: int, peak: float) -> None:
+    """Print a method's table: medians, and how often byheart is as fast."""
+    # Forward, and backward to what came in and to the weights, which LoRA leaves out (its own are few).
+    per_weight = 6 if method == "full" else 4
+    needed = passes * per_weight * (shape["blocks"] * shape["tokens"] + shape["head"] * shape["learned"])
+    middle = {
+        system: {key: statistics.median(run[key] for run in all_runs) for key in all_runs[0]}
+        for system, all_runs in runs.items()
+    }
+    ours = middle.get("byheart")
+    print(f"\n{method}: median of {len(next(iter(runs.values())))}")
+    print(
+        f"{'':16}{'wall s':>8}{'CPU s':>8}{'tokens/s':>10}{'peak MB':>9}{'steps':>7}{'loss':>8}{'of peak':>9}   byheart"
+    )
+    for system, found in middle.items():
+        ratio = f"{found['wall'] / ours['wall']:.1f}x wall, {found['cpu'] / ours['cpu']:.1f}x CPU" if ours else ""
+        print(
+            f"{system:16}{found['wall']:8.1f}{found['cpu']:8.1f}{passes * shape['learned'] / found['wall']:10.0f}"
+            f"{found['peak_mb']:9.0f}{found['steps']:7.0f}{found['loss']:8.3f}"
+            f"{needed / found['wall'] / peak:9.0%}   {ratio}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
