@@ -22,7 +22,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from byheart import answer
 from byheart.answer import bot, compose, confidence
 from byheart.answer.base import Answer, Answerer
 from byheart.answer.calibrate import calibrate, encode_questions
@@ -126,8 +125,8 @@ def main() -> None:
         for path in (arguments.questions, arguments.outside)
     )
     folder = RunFolder(arguments.run)
-    systems: tuple[answer.System, ...] = ("byheart", "untrained", "bm25")
-    bots = {system: functools.partial(answer.load, folder, system=system, **LIMITS) for system in systems}
+    systems: tuple[bot.System, ...] = ("byheart", "untrained", "bm25")
+    bots = {system: functools.partial(bot.load, folder, system=system, **LIMITS) for system in systems}
     if arguments.published:
         bots["published"] = functools.partial(as_published, folder)
     trained = None

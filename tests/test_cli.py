@@ -166,7 +166,7 @@ def trained(bot: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         to_json(Document("d1", "page.md", "Boards", "en", "# Boards", "", ""))
     )
     answers = FakeAnswerer({"How do I add a card?": "Press **C**."})
-    monkeypatch.setattr("byheart.answer.load", lambda folder, **options: answers, raising=False)
+    monkeypatch.setattr("byheart.answer.bot.load", lambda folder, **options: answers)
     return bot
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from byheart.answer import System
 from byheart.answer.base import Answer, Answerer, Turn
+from byheart.answer.bot import System
 from byheart.config import Config, Project
 from byheart.errors import MissingInputError
 from byheart.evaluate import stage

@@ -10,7 +10,7 @@ import pytest
 import transformers
 from safetensors.torch import load_file
 
-from byheart import answer as answering
+from byheart.answer import bot as answering
 from byheart.answer.base import BatchAnswerer
 from byheart.answer.bot import complete_model
 from byheart.answer.written import WrittenAnswerer

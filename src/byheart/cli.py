@@ -226,21 +226,17 @@ def serve(
         Literal["in-process", "http", "vllm", "llama"] | None,
         typer.Option(help="Where the model runs; default: serve.engine."),
     ] = None,
+    *,
+    workers: Annotated[int | None, typer.Option(help="Processes that serve; default: serve.workers.")] = None,
     sets: Sets = None,
 ) -> None:
     """Open the chat page and the OpenAI-compatible API."""
-    from byheart.serve.entrance import engine_of, web_app
-    from byheart.serve.server import serve as serve_app
+    from byheart.serve import entrance
 
-    given = {"host": host, "port": port, "engine": engine}
-    flags = [f"serve.{name}={value}" for name, value in given.items() if value is not None]
-    project = _project(bot, [*(sets or []), *flags], need_sources=False)
-    settings = project.config.serve
-    with engine_of(project) as backend:
-        serve_app(
-            web_app(project, backend), host=settings.host, port=settings.port, ready=_announce,
-            trusted_proxies=settings.trusted_proxies,
-        )  # fmt: skip
+    given = {"host": host, "port": port, "engine": engine, "workers": workers}
+    values = [*(sets or []), *(f"serve.{name}={value}" for name, value in given.items() if value is not None)]
+    again = [sys.executable, "-m", "byheart", "serve", str(bot), *(word for v in values for word in ("--set", v))]
+    entrance.run(_project(bot, values, need_sources=False), again=again, ready=_announce)
 
 
 @app.command()
@@ -298,12 +294,12 @@ def _run(project: Project, bot: Path, *, only: str | None = None, start: str | N
 
 
 def _answerer(project: Project) -> Answerer:
-    from byheart import answer
+    from byheart.answer.bot import load
     from byheart.store import RunFolder
 
     settings = project.config.answer
     folder = RunFolder(project.run_path)
-    return answer.load(
+    return load(
         folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations,
         grounding=settings.grounding, unsupported=settings.unsupported,
     )  # fmt: skip

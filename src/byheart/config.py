@@ -174,6 +174,7 @@ class ServeConfig(_Part):
     )
     engine_options: tuple[str, ...] = Field((), description="more arguments for the program that is started")
     engine_start_s: float = Field(600, gt=0, description="how long the program may take to load the model")
+    workers: int = Field(1, ge=1, le=256, description="processes that serve, each with the model in its own memory")
     threads: int | None = Field(
         None,
         ge=1,

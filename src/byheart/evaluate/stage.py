@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from byheart import answer as answering
-from byheart.answer import System
+from byheart.answer import bot as answering
 from byheart.answer.base import Answerer, BatchAnswerer
+from byheart.answer.bot import System
 from byheart.answer.grounds import Grounding, Unsupported
 from byheart.answer.intents import intents_of
 from byheart.config import Project
@@ -50,7 +50,7 @@ SAMPLING_SEED = 0  # the same questions in every run, so that two reports compar
 
 
 class Load(Protocol):
-    """How the stage gets a system to ask; `byheart.answer.load` is one."""
+    """How the stage gets a system to ask; `byheart.answer.bot.load` is one."""
 
     def __call__(
         self, folder: RunFolder, *, system: System, max_words: int, max_citations: int,

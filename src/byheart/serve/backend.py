@@ -107,7 +107,7 @@ def _sigterm_unwinds() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     try:
         yield
     finally:

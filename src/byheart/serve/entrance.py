@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastapi import FastAPI
 
-from byheart import answer
+from byheart.answer import bot as answering
 from byheart.answer.base import Answerer, AsyncAnswerer
 from byheart.answer.generated import GeneratedAnswerer, RemoteWriter
 from byheart.answer.written import WrittenAnswerer
@@ -18,18 +18,42 @@ from byheart.llm import StreamedModel
 from byheart.models.adapters import chat_template, read_description
 from byheart.models.hub import model_source
 from byheart.records import Document, Section
+from byheart.serve import workers
 from byheart.serve.api import create_app
 from byheart.serve.backend import Backend, find, llama_command, started, vllm_command
 from byheart.serve.database import open_database
 from byheart.serve.gate import GateRules
 from byheart.serve.keys import page_key
+from byheart.serve.server import Ready, serve
 from byheart.serve.suggest import suggest
 from byheart.serve.widget import Look
 from byheart.store import RunFolder
 
 ENGINE_LOG = "engine.log"
+_ENGINE_KEY = "BYHEART_ENGINE_KEY"  # the environment variable that workers find it in
 AT_ONCE_IN_THREADS = 4  # questions that take turns at the cores
 AT_ONCE_IN_BATCHES = 64  # more than a batch holds: one is filled while the last is written
+
+
+def run(project: Project, *, again: Sequence[str], ready: Ready) -> None:
+    """Serve the bot until Ctrl-C or SIGTERM, in one process or several. `again`: the command that does the same."""
+    settings = project.config.serve
+    with engine_of(project) as backend:
+        if workers.is_worker():
+            workers.work(web_app(project, backend), trusted_proxies=settings.trusted_proxies)
+        elif settings.workers > 1:
+            found = {} if backend is None else {
+                "engine": "http", "engine_url": backend.base_url, "engine_model": backend.model,
+                "engine_key_env": _ENGINE_KEY,
+            }  # fmt: skip
+            sets = [word for name, value in found.items() for word in ("--set", f"serve.{name}={value}")]
+            workers.supervise(
+                [*again, *sets], count=settings.workers, host=settings.host, port=settings.port, ready=ready,
+                more_env={_ENGINE_KEY: backend.api_key} if backend else {},
+            )  # fmt: skip
+        else:
+            app = web_app(project, backend)
+            serve(app, host=settings.host, port=settings.port, ready=ready, trusted_proxies=settings.trusted_proxies)
 
 
 @contextlib.contextmanager
@@ -101,12 +125,12 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
 def _answerer(project: Project, folder: RunFolder, backend: Backend | None) -> Answerer | AsyncAnswerer:
     settings = project.config.answer
     if backend is None:
-        loaded = answer.load(
+        loaded = answering.load(
             folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations,
             grounding=settings.grounding, unsupported=settings.unsupported,
         )  # fmt: skip
         return loaded.in_batches() if isinstance(loaded, WrittenAnswerer) else loaded
-    grounds = answer.load_grounds(
+    grounds = answering.load_grounds(
         folder, max_words=settings.max_words, max_citations=settings.max_citations,
         grounding=settings.grounding, unsupported=settings.unsupported,
     )  # fmt: skip
