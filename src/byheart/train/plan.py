@@ -72,18 +72,11 @@ def choose_recipe(
         else:
             why = f"{ENOUGH_STEPS} steps; more bring no more right answers"
         reasons["train.epochs"] = f"{epochs:.3g}: {why}"
-    wanted = steps_per_epoch // validations_per_epoch
-    validate_every = max(LEAST_STEPS_BETWEEN_VALIDATIONS, wanted)
-    if wanted < validate_every:
-        reasons["validations"] = f"every {validate_every} steps: more often they would take over a tenth of the time"
-    recipe = Recipe(
-        total_steps=max(1, round(epochs * steps_per_epoch)),
-        learning_rate=learning_rate,
-        validate_every=validate_every,
-        patience=patience,
-        seed=seed,
-        auto=auto,
-    )
+    recipe = _recipe(
+        reasons, epochs=epochs, steps_per_epoch=steps_per_epoch, validations_per_epoch=validations_per_epoch,
+        least_between=LEAST_STEPS_BETWEEN_VALIDATIONS, learning_rate=learning_rate,
+        patience=patience, seed=seed, auto=auto,
+    )  # fmt: skip
     return Chosen(recipe, reasons)
 
 
@@ -135,11 +128,23 @@ def choose_writing_recipe(
     steps_per_epoch = math.ceil(examples / batch_size)
     # A validation reads MEASURED_ANSWERS without gradients, a third of the work, and writes as much again.
     least = math.ceil(MEASURED_ANSWERS / batch_size * 2 / 3 / VALIDATION_SHARE)
+    recipe = _recipe(
+        reasons, epochs=epochs, steps_per_epoch=steps_per_epoch, validations_per_epoch=validations_per_epoch,
+        least_between=max(1, min(steps_per_epoch, least)), learning_rate=learning_rate,
+        patience=patience, seed=seed, auto=auto,
+    )  # fmt: skip
+    return ChosenForWriting(recipe, batch_size, reasons)
+
+
+def _recipe(
+    reasons: dict[str, str], *, epochs: float, steps_per_epoch: int, validations_per_epoch: int, least_between: int,
+    learning_rate: float, patience: int, seed: int, auto: bool,
+) -> Recipe:  # fmt: skip
     wanted = steps_per_epoch // validations_per_epoch
-    validate_every = max(1, min(steps_per_epoch, max(least, wanted)))
+    validate_every = max(least_between, wanted)
     if wanted < validate_every:
         reasons["validations"] = f"every {validate_every} steps: more often they would take over a tenth of the time"
-    recipe = Recipe(
+    return Recipe(
         total_steps=max(1, round(epochs * steps_per_epoch)),
         learning_rate=learning_rate,
         validate_every=validate_every,
@@ -147,7 +152,6 @@ def choose_writing_recipe(
         seed=seed,
         auto=auto,
     )
-    return ChosenForWriting(recipe, batch_size, reasons)
 
 
 def nearest(vectors_N_D: NDArray[np.float32], *, count: int = NEIGHBOURS) -> list[list[int]]:
