@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -33,7 +34,10 @@ SERVER = Path(__file__).parent / "clients" / "server.py"
 @contextlib.contextmanager
 def server(folder: Path, port: int = 0) -> Iterator[tuple[str, psutil.Process]]:
     """Start a server as a process of its own; yield its address, and the process."""
-    process = subprocess.Popen([sys.executable, str(SERVER), str(port), str(folder)], stdout=subprocess.PIPE, text=True)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(SERVER), str(port), str(folder)], stdout=subprocess.PIPE, stderr=log, text=True
+        )
     assert process.stdout
     try:
         address = process.stdout.readline().strip()
@@ -131,6 +135,7 @@ def test_clients_that_leave_in_mid_answer_leave_nothing_behind(tmp_path: Path) -
         wait_until(lambda: figure(client, "byheart_open_answers") == 0)
         wait_until(lambda: len(process.net_connections()) <= 3)  # the listener, and the client's own
         assert ask(client).status_code == 200
+    assert (tmp_path / "log").read_text() == ""
 
 
 def leave_in_mid_answer(address: str, body: bytes) -> None:
@@ -138,6 +143,7 @@ def leave_in_mid_answer(address: str, body: bytes) -> None:
     host, port = address.removeprefix("http://").split(":")
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as one that crashes
         connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         assert connection.recv(64).startswith(b"HTTP/1.1 200")
 

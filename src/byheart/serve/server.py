@@ -29,6 +29,17 @@ class PatientProtocol(H11Protocol):
         super().connection_made(transport)
         self.loop.call_later(HEAD_TIMEOUT_S, self._close_without_request)
 
+    def eof_received(self) -> None:
+        """Tell the answer under way that the client left.
+
+        asyncio closes the connection now, but says so only once all that waits to be sent is gone, and until then logs
+        every further write: lines for each client that leaves in mid-answer (bench/bench_faults.py).
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.flow.resume_writing()
+
     def _close_without_request(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.close()

@@ -71,6 +71,9 @@ class EventStream(Response):
         async with contextlib.aclosing(self._events) as events:
             async for text in events:
                 await _send(send, text, more=True)
+                # A connection that breaks is noticed between two turns of the loop, and a long answer must not keep
+                # others from theirs.
+                await asyncio.sleep(0)
         await _send(send, "", more=False)
 
 
