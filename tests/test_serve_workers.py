@@ -129,3 +129,9 @@ def test_workers_that_cannot_start_end_the_whole_with_the_reason(start: Callable
     _, errors = start("fail").communicate(timeout=60)
     assert "no model" in errors
     assert "A worker did not start" in errors
+
+
+def test_the_parent_of_workers_brings_no_model_library() -> None:
+    code = "import byheart.serve.entrance, sys; print(*{'torch', 'transformers', 'sklearn'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == ""

@@ -1,4 +1,7 @@
-"""Serving's entrance: from the config to the engine and the web app."""
+"""Serving's entrance: from the config to the engine and the processes that serve.
+
+It brings neither torch nor a model where it only watches workers: these are imported where they are needed.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +11,14 @@ from collections.abc import Iterator, Sequence
 
 from fastapi import FastAPI
 
-from byheart.answer import bot as answering
-from byheart.answer.base import Answerer, AsyncAnswerer
-from byheart.answer.generated import GeneratedAnswerer, RemoteWriter
-from byheart.answer.written import WrittenAnswerer
 from byheart.config import Project
 from byheart.errors import ConfigError, EngineError
-from byheart.llm import StreamedModel
-from byheart.models.adapters import chat_template, read_description
-from byheart.models.hub import model_source
-from byheart.records import Document, Section
 from byheart.serve import workers
-from byheart.serve.api import create_app
 from byheart.serve.backend import Backend, find, llama_command, started, vllm_command
-from byheart.serve.database import open_database
-from byheart.serve.gate import GateRules
-from byheart.serve.keys import page_key
 from byheart.serve.server import Ready, serve
-from byheart.serve.suggest import suggest
-from byheart.serve.widget import Look
-from byheart.store import RunFolder
 
 ENGINE_LOG = "engine.log"
 _ENGINE_KEY = "BYHEART_ENGINE_KEY"  # the environment variable that workers find it in
-AT_ONCE_IN_THREADS = 4  # questions that take turns at the cores
-AT_ONCE_IN_BATCHES = 64  # more than a batch holds: one is filled while the last is written
 
 
 def run(project: Project, *, again: Sequence[str], ready: Ready) -> None:
@@ -40,7 +26,7 @@ def run(project: Project, *, again: Sequence[str], ready: Ready) -> None:
     settings = project.config.serve
     with engine_of(project) as backend:
         if workers.is_worker():
-            workers.work(web_app(project, backend), trusted_proxies=settings.trusted_proxies)
+            workers.work(_web_app(project, backend), trusted_proxies=settings.trusted_proxies)
         elif settings.workers > 1:
             found = {} if backend is None else {
                 "engine": "http", "engine_url": backend.base_url, "engine_model": backend.model,
@@ -52,7 +38,7 @@ def run(project: Project, *, again: Sequence[str], ready: Ready) -> None:
                 more_env={_ENGINE_KEY: backend.api_key} if backend else {},
             )  # fmt: skip
         else:
-            app = web_app(project, backend)
+            app = _web_app(project, backend)
             serve(app, host=settings.host, port=settings.port, ready=ready, trusted_proxies=settings.trusted_proxies)
 
 
@@ -82,67 +68,17 @@ def engine_of(project: Project) -> Iterator[Backend | None]:
                 yield backend
 
 
-def web_app(project: Project, backend: Backend | None) -> FastAPI:
-    """Return the bot's web app. Raises ByheartError where the bot is not trained, or a setting does not fit."""
-    folder = RunFolder(project.run_path)
-    sections = folder.read("2-sections.jsonl", Section)
-    chat, settings = project.config.chat, project.config.serve
-    answerer = _answerer(project, folder, backend)
-    at_once = AT_ONCE_IN_BATCHES if isinstance(answerer, AsyncAnswerer) else AT_ONCE_IN_THREADS
-    database = open_database(settings.database, folder=project.folder)
-    return create_app(
-        answerer,
-        model_name=project.folder.resolve().name,
-        title=settings.title or project.folder.resolve().name,
-        suggestions=chat.suggestions or suggest(sections),
-        documents=folder.read("1-documents.jsonl", Document),
-        sections=sections,
-        look=Look(
-            accent=chat.accent,
-            theme=chat.theme,
-            greeting=chat.greeting,
-            language=chat.language,
-            contact=chat.contact,
-            logo=project.folder / chat.logo if chat.logo else None,
-            key=page_key(database, settings.page_key),
-        ),
-        workers=settings.threads or at_once,
-        waiting=settings.waiting,
-        time_limit_s=settings.answer_timeout_s,
-        rules=GateRules(
-            keys_required=settings.require_keys,
-            open_pages=settings.open_pages,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
-        ),
-        cors_origins=settings.cors_origins,
-        database=database,
-        keeps_exchanges=settings.keep_conversations,
-        retention_days=settings.retention_days,
-    )
+def _web_app(project: Project, backend: Backend | None) -> FastAPI:
+    from byheart.serve.assemble import web_app
 
-
-def _answerer(project: Project, folder: RunFolder, backend: Backend | None) -> Answerer | AsyncAnswerer:
-    settings = project.config.answer
-    if backend is None:
-        loaded = answering.load(
-            folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations,
-            grounding=settings.grounding, unsupported=settings.unsupported,
-        )  # fmt: skip
-        return loaded.in_batches() if isinstance(loaded, WrittenAnswerer) else loaded
-    grounds = answering.load_grounds(
-        folder, max_words=settings.max_words, max_citations=settings.max_citations,
-        grounding=settings.grounding, unsupported=settings.unsupported,
-    )  # fmt: skip
-    model = StreamedModel(
-        base_url=backend.base_url, model=backend.model, api_key=backend.api_key,
-        silence_s=project.config.serve.answer_timeout_s,
-    )  # fmt: skip
-    return GeneratedAnswerer(writer=RemoteWriter(model, most_tokens=grounds.most_tokens), grounds=grounds)
+    return web_app(project, backend)
 
 
 def _vllm(project: Project) -> list[str]:
     """Return how vLLM is started: with the model that the config names, else with the bot's own adapter by name."""
+    from byheart.models.adapters import chat_template, read_description
+    from byheart.models.hub import model_source
+
     named = project.config.serve.engine_model
     if named:
         local = project.folder / named
