@@ -62,7 +62,7 @@ def supervise(
         handed = (listener.fileno(), says_ready, lifeline)
         variables = {_VARIABLE: ",".join(map(str, handed)), "PROMETHEUS_MULTIPROC_DIR": counters}
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}  # all on every core is slower
-        env = threads | os.environ | more_env | variables
+        env = {**threads, **os.environ, **more_env, **variables}
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, env=env, pass_fds=handed, stdin=subprocess.DEVNULL)
