@@ -34,14 +34,14 @@ def prepared(base: str, method: adapters.Method = "lora", targets: adapters.Targ
     return encoder
 
 
-def trained_folder(folder: Path, base: str, method: adapters.Method) -> Vectors:
+def trained_folder(folder: Path, base: str, method: adapters.Method, scale: float = 1.0) -> Vectors:
     """Save a model whose trained weights were moved, and return its vectors of TEXTS."""
     encoder = prepared(base, method)
     with torch.no_grad():
         for weight in adapters.trainable(encoder).values():
             weight.add_(torch.randn_like(weight) * 0.2)
     save_weights(encoder, folder, method=method)
-    describe(folder, TrainedModel(base, base_identity(base), method, 4, 10, 0.5))
+    describe(folder, TrainedModel(base, base_identity(base), method, 4, 10, 0.5, scale))
     return encoder.vectors(TEXTS)
 
 
@@ -52,6 +52,16 @@ def test_a_saved_model_answers_the_same_when_loaded(tmp_path: Path, base: str, m
     np.testing.assert_allclose(after, before, atol=1e-5)
     untrained = load_encoder(base, precision="fp32").vectors(TEXTS)
     assert np.abs(after - untrained).max() > 0.01
+
+
+def test_an_adapter_scale_of_zero_is_the_base_model_and_a_half_lies_between(tmp_path: Path, base: str) -> None:
+    whole = trained_folder(tmp_path / "whole", base, "lora")
+    untrained = load_encoder(base, precision="fp32").vectors(TEXTS)
+    trained_folder(tmp_path / "none", base, "lora", scale=0.0)
+    np.testing.assert_allclose(load_trained(tmp_path / "none", precision="fp32").vectors(TEXTS), untrained, atol=1e-5)
+    trained_folder(tmp_path / "half", base, "lora", scale=0.5)
+    half = load_trained(tmp_path / "half", precision="fp32").vectors(TEXTS)
+    assert 0 < np.abs(half - untrained).max() < np.abs(whole - untrained).max()
 
 
 def test_attention_alone_trains_fewer_weights_than_all_linear_layers(base: str) -> None:

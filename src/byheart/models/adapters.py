@@ -62,6 +62,7 @@ class TrainedModel:
     rank: int  # of the adapters; 0 where there are none
     best_step: int
     unseen_loss: float | None  # at that step; None where there was no validation
+    adapter_scale: float = 1.0  # how much of the adapter is added to the base at load
     family: Family = "encoder"
     longest_answer: int = 0  # tokens that a written answer may have; 0 for an encoder
 
@@ -202,6 +203,7 @@ def load_trained(folder: Path, *, precision: str = "auto") -> Encoder:
         trained.base_model,
         adapter=None if trained.method == "none" else folder,
         precision=precision,
+        adapter_scale=trained.adapter_scale,
     )
 
 

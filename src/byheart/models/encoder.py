@@ -174,11 +174,13 @@ def load_encoder(
     *,
     adapter: Path | None = None,
     precision: str = "auto",
+    adapter_scale: float = 1.0,
     starter_adapter: bool = True,
 ) -> Encoder:
     """Load a base model, and on top of it a LoRA adapter or the fully trained weights in the folder `adapter`.
 
-    `starter_adapter`: False leaves the starter as all-MiniLM-L6-v2 was published.
+    `adapter_scale`: how much of a LoRA adapter is added, 1 for all of it. `starter_adapter`: False leaves the starter
+    as all-MiniLM-L6-v2 was published.
 
     Raises ModelError where the weights are missing, damaged or of a kind that this family cannot run.
     """
@@ -190,18 +192,19 @@ def load_encoder(
         with quiet():
             model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
         if base_model == STARTER and starter_adapter and not full:
-            model = _merged(model, STARTER_ADAPTER)
+            model = _merged(model, STARTER_ADAPTER, 1.0)
         if adapter is not None and not full:
-            model = _merged(model, adapter)
+            model = _merged(model, adapter, adapter_scale)
     except (OSError, ValueError, KeyError, SafetensorError) as fault:
         raise ModelError(explain_load_failure(source, fault)) from fault
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Encoder(model.to(device), tokenizer, precision=dtype)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
+def _merged(model: Any, adapter: Path, scale: float) -> Any:
     """Return the model with the LoRA adapter added to its weights."""
     from peft import PeftModel  # noqa: PLC0415 - half a second to import, and only adapters need it
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
 
     try:
         with peft_warnings_off():
@@ -209,4 +212,7 @@ def _merged(model: Any, adapter: Path) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         why = str(fault).strip().splitlines()[0]
         raise ModelError(f"{adapter}: the adapter cannot be loaded ({why}). Train again: byheart train") from fault
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(scale)
     return adapted.merge_and_unload()
