@@ -105,19 +105,21 @@ def load(
 ) -> Answerer:  # fmt: skip
     """Load a trained bot, or one of the baselines it is measured against.
 
-    Of a model that writes, "closed-book" is what it says without the manual at hand, nothing checked or declined;
-    "retrieve" has the best passages in its prompt, and receipts. "untrained" is the same bot with the base model;
-    "bm25" ranks by BM25 alone. All others are calibrated in the same way on the same questions. Raises
-    MissingInputError where nothing was trained yet.
+    Of a model that writes, "closed-book" is what it says without the manual at hand, nothing checked or declined, and
+    "untrained" is the same of its base: with receipts, one that knows nothing would get the credit for the manual's own
+    passages. "retrieve" has the best passages in its prompt, and receipts. Of an encoder, "untrained" is the same bot
+    with the base model. "bm25" ranks by BM25 alone. All others are calibrated in the same way on the same questions.
+    Raises MissingInputError where nothing was trained yet.
     """
     index, calibration, intents = _search_of(folder, untrained=system == "untrained")
     trained = read_description(folder / MODEL)
     if trained.family != "encoder" and system != "bm25":
         load_writer = load_untrained_writer if system == "untrained" else load_trained_writer
+        alone = system in ("closed-book", "untrained")
         grounds = Grounds(
             index=index, encoder=load_encoder(STARTER), calibration=calibration, max_words=max_words,
-            max_citations=max_citations, unsupported=unsupported, with_receipts=system != "closed-book",
-            grounding=system if system in ("closed-book", "retrieve") else grounding,
+            max_citations=max_citations, unsupported=unsupported, with_receipts=not alone,
+            grounding="closed-book" if alone else "retrieve" if system == "retrieve" else grounding,
         )  # fmt: skip
         writer = load_writer(folder / MODEL)
         return WrittenAnswerer(writer=writer, longest_answer=trained.longest_answer, grounds=grounds)

@@ -7,8 +7,8 @@ from byheart.evaluate.metrics import Share
 NBSP = "\u00a0"
 SYSTEM_NAMES = {
     "byheart": "byheart",
-    "closed-book": "by heart alone, unchecked",
-    "retrieve": "reading passages",
+    "closed-book": "model by heart alone",
+    "retrieve": "model reading passages",
     "untrained": "untrained model",
     "bm25": "keyword search",
 }
