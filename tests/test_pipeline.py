@@ -132,9 +132,9 @@ def test_a_setting_makes_stale_what_depends_on_it_and_nothing_else(
         assert f"is {value}" in reason.replace('"', "").replace(".0", "")
 
 
-def test_every_setting_belongs_to_a_stage_or_to_serving() -> None:
+def test_every_setting_belongs_to_a_stage_to_serving_or_to_export() -> None:
     owned = {name.partition(".")[0] for stage in pipeline.STAGES for name in stage.settings}
-    assert owned | {"serve", "chat"} == set(Config.model_fields)
+    assert owned | {"serve", "chat", "docs_licence"} == set(Config.model_fields)
 
 
 def test_a_changed_page_runs_everything_that_follows(bot: Path, stages: Stages) -> None:

@@ -66,7 +66,7 @@ STAGES = (
         "train",
         settings=("base_model", "train", "answer.refuse_answerable"),
         reads=("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "3-typical.jsonl"),
-        version=3,
+        version=4,
         seconds_per_document=2.5,
     ),
     Stage(
