@@ -169,15 +169,30 @@ def synthesize(bot: Bot = HERE, force: Force = False, sets: Sets = None) -> None
 @app.command()
 def train(
     bot: Bot = HERE,
+    *,
     force: Force = False,
     auto: Annotated[
         bool, typer.Option("--auto", help="Let the loss doctor change the learning rate, and stop: train.auto=true.")
     ] = False,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Train on so many GPUs of this machine together.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="... and of so many machines; say the same on each.")] = 1,
+    rendezvous: Annotated[str, typer.Option(help="Where the machines meet: HOST:PORT of one of them.")] = "",
     sets: Sets = None,
 ) -> None:
     """Fine-tune the model on the questions and answers."""
     sets = [*(sets or []), *(["train.auto=true"] if auto else [])]
-    _run(_project(bot, sets), bot, only="train", start="train" if force else None)
+    project, start = _project(bot, sets), "train" if force else None
+    if gpus or nodes > 1:
+        from byheart.train.launch import launch
+
+        words = ["train", str(bot), *(["--force"] if force else []), *(f"--set={item}" for item in sets)]
+        raise typer.Exit(launch(words, gpus=gpus or 1, nodes=nodes, rendezvous=rendezvous))
+    if _rank():
+        from byheart import pipeline
+
+        pipeline.follow(project, "train", start=start)
+        return
+    _run(project, bot, only="train", start=start)
 
 
 @app.command()
@@ -291,6 +306,15 @@ def _run(project: Project, bot: Path, *, only: str | None = None, start: str | N
     except KeyboardInterrupt:
         typer.echo(f"Stopped. What is finished is kept; go on with: byheart run {shlex.quote(str(bot))}", err=True)
         raise typer.Exit(130) from None
+
+
+def _rank() -> int:
+    """Return which of the processes that torchrun or SLURM started this is; 0 for the first, or the only one."""
+    if not {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & os.environ.keys():
+        return 0
+    from byheart.train.ranks import world
+
+    return int(world(os.environ).get("RANK", "0"))
 
 
 def _answerer(project: Project) -> Answerer:

@@ -102,6 +102,10 @@ class TrainConfig(_Part):
         "auto",
         description="compute layers twice, to keep less in memory; auto: where the estimate says that it must be so",
     )
+    sharding: Literal["fsdp", "deepspeed"] = Field(
+        "fsdp",
+        description="how many GPUs share a model: FSDP2, which comes with torch, or DeepSpeed ZeRO-3 (extra deepspeed)",
+    )
     intents: bool = Field(
         True, description="learn to tell which part of the manual a question is about (models that find answers)"
     )

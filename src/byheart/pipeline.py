@@ -37,6 +37,7 @@ _WITHOUT_EFFECT_ON_RESULTS = {
     "synthesize.timeout_s",
     "synthesize.max_retries",
     "synthesize.max_calls",
+    "train.sharding",
 }
 
 
@@ -147,6 +148,16 @@ def run(
             if stage.name == only:
                 break
         return folder.marks()
+
+
+def follow(project: Project, name: str, *, start: str | None = None, import_stage: ImportStage = import_stage) -> None:
+    """Take part in a stage that another process runs, as one of many ranks; return at once where it is done.
+
+    Every rank sees the same marks, and so comes to the same plan. Only the first one, in `run`, writes.
+    """
+    step = next(step for step in plan(project, start=start, import_stage=import_stage) if step.stage == name)
+    if step.state != "done":
+        import_stage(name).follow(project, RunFolder(project.run_path))
 
 
 def choices(project: Project) -> dict[str, str]:

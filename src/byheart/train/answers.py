@@ -21,6 +21,7 @@ from byheart.train.checkpoint import Tensors
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
+from byheart.train.ranks import Pieces
 from byheart.train.spaced import Spaced
 
 RIGHT_WORDS = 0.8  # share of the expected answer's words that a right answer has
@@ -47,6 +48,7 @@ class WriterLearner:
         micro_batch: int, notify: Notify, optimizer: OptimizerName = "adamw",
     ) -> None:  # fmt: skip
         self.micro_batch = micro_batch
+        self.pieces = Pieces()  # one: the whole
         self._writer = writer
         self._examples = examples
         self._buckets = buckets
@@ -122,8 +124,8 @@ class WriterLearner:
         self._writer.model.eval()
         loss, right, tokens = 0.0, 0, 0
         with torch.inference_mode():
-            for examples in self._alike(self._unseen.examples):
-                lost, right_N = self._judged(self._writer.rows(examples))
+            for examples in alike(self._unseen.examples, self.micro_batch):
+                lost, right_N = judged(self._writer, self._writer.rows(examples))
                 parts = torch.split(right_N, [len(example.answer) for example in examples])
                 loss += lost
                 right += sum(bool(part.all()) for part in parts)
@@ -138,7 +140,7 @@ class WriterLearner:
         each: list[float] = []
         for first in range(0, len(batch), self.micro_batch):
             examples = batch[first : first + self.micro_batch]
-            summed, losses_N = self._loss(self._writer.rows(examples))
+            summed, losses_N = losses_of(self._writer, self._writer.rows(examples))
             loss = summed / tokens
             value = loss.item()
             if not math.isfinite(value):
@@ -146,28 +148,12 @@ class WriterLearner:
                 return value, []
             loss.backward()  # type: ignore[no-untyped-call]
             total += value
-            parts = torch.split(losses_N, [len(example.answer) for example in examples])
-            each += torch.stack([part.mean() for part in parts]).tolist()
+            each += means_of(losses_N, examples)
         for name, computed in self._computed.items():
             weight = self._weights[name]
             if computed is not weight and computed.grad is not None:
                 weight.grad, computed.grad = computed.grad.float(), None
         return total, each
-
-    def _loss(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of the losses of all learned tokens, and losses_N without gradients."""
-        if self._writer.whole_logits:
-            logits = self._writer.logits(rows).float()
-            losses_N = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="none")
-            return losses_N.sum(), losses_N.detach()
-        return chunked_cross_entropy(self._writer.states(rows), *self._writer.head, rows.target_N)
-
-    def _judged(self, rows: Rows) -> tuple[float, torch.Tensor]:
-        if self._writer.whole_logits:
-            logits = self._writer.logits(rows).float()
-            lost = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="sum")
-            return float(lost), logits.argmax(-1) == rows.target_N
-        return judge(self._writer.states(rows), *self._writer.head, rows.target_N)
 
     def _recall(self) -> float | None:
         if not self._unseen.asked:
@@ -177,12 +163,6 @@ class WriterLearner:
         )
         right = [says(answer, expected) for answer, (_, expected) in zip(written, self._unseen.asked, strict=True)]
         return sum(right) / len(right)
-
-    def _alike(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
-        """Yield the examples in batches of like length."""
-        ordered = iter(sorted(examples, key=length_of))
-        while batch := list(itertools.islice(ordered, self.micro_batch)):
-            yield batch
 
     def _clear(self) -> None:
         for weight in (*self._computed.values(), *self._weights.values()):
@@ -207,6 +187,39 @@ class WriterLearner:
                 "train.method: qlora."
             ) from fault
         self._notify(Progress(TASK, message=f"out of memory: goes on with {said}"))
+
+
+def losses_of(writer: Writer, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the losses of all learned tokens, and losses_N without gradients."""
+    if writer.whole_logits:
+        logits = writer.logits(rows).float()
+        losses_N = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="none")
+        return losses_N.sum(), losses_N.detach()
+    return chunked_cross_entropy(writer.states(rows), *writer.head, rows.target_N)
+
+
+def judged(writer: Writer, rows: Rows) -> tuple[float, torch.Tensor]:
+    """Return the sum of the losses, and for each learned token whether it is the likeliest; without gradients."""
+    if writer.whole_logits:
+        logits = writer.logits(rows).float()
+        lost = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="sum")
+        return float(lost), logits.argmax(-1) == rows.target_N
+    return judge(writer.states(rows), *writer.head, rows.target_N)
+
+
+def means_of(losses_N: torch.Tensor, examples: Sequence[Example]) -> list[float]:
+    """Return the loss a token of each example."""
+    means: list[float] = torch.stack(
+        [part.mean() for part in torch.split(losses_N, [len(example.answer) for example in examples])]
+    ).tolist()
+    return means
+
+
+def alike(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """Yield the examples in batches of like length."""
+    ordered = iter(sorted(examples, key=length_of))
+    while batch := list(itertools.islice(ordered, size)):
+        yield batch
 
 
 def compute_twice(writer: Writer) -> None:

@@ -42,11 +42,11 @@ def work_of(
     )
 
 
-def this_machine(*, in_bf16: bool) -> Machine:
-    """Return one GPU of this machine as it trains on one, or its CPU and memory."""
+def this_machine(*, in_bf16: bool, gpus_together: int = 1) -> Machine:
+    """Return the GPUs that train together, all like the first one here; or this machine's CPU and memory."""
     found = gpus()
     if found:
-        return Machine(1, found[0][1], found[0][0], in_bf16)
+        return Machine(gpus_together, found[0][1], found[0][0], in_bf16)
     return Machine(0, psutil.virtual_memory().total, "this machine's memory", in_bf16)
 
 

@@ -20,6 +20,7 @@ from byheart.progress import Notify, Progress
 from byheart.train import doctor
 from byheart.train.checkpoint import StepRecord, Tensors, TrainState
 from byheart.train.consult import consult, lower_after_fault
+from byheart.train.ranks import ALONE, Ranks, clip
 
 TASK = "training"
 WARM_UP = 0.1  # share of the steps over which the rate rises; then it falls to 0 (the usual schedule for BERT)
@@ -106,11 +107,13 @@ def train(
     state: TrainState | None,
     save: Callable[[TrainState], None],
     notify: Notify,
+    ranks: Ranks = ALONE,
 ) -> TrainState:
     """Train, leave the best weights in the model, and return the last state.
 
     `state`: where an earlier run was stopped; `save` is called with the state at every validation, after
-    CHECKPOINT_EVERY_S, and when Ctrl-C ends the run. Raises TrainError where a loss is not a number.
+    CHECKPOINT_EVERY_S, and when Ctrl-C ends the run. Each of `ranks` calls it, with its own part of the weights and of
+    the state. Raises TrainError where a loss is not a number.
     """
     optimizer = learner.optimizer(learning_rate=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
     if state is None:
@@ -126,7 +129,7 @@ def train(
             torch.manual_seed(random.Random(f"dropout {recipe.seed} {state.step}").getrandbits(63))
             loss = learner.learn(state.step)
             if math.isfinite(loss):
-                _step(learner, optimizer, rate)
+                _step(learner, optimizer, rate, ranks)
             state.step += 1
             said = ""
             is_due = state.step % recipe.validate_every == 0 or state.step == recipe.total_steps
@@ -140,8 +143,9 @@ def train(
                 said = consult(
                     state, total_steps=recipe.total_steps, warm_up_steps=recipe.warm_up_steps, auto=recipe.auto
                 )
-            is_last = interrupted()  # asked once: a Ctrl-C from here on ends the next step
-            if is_due or is_last or watch.checkpoint_is_due():
+            # Asked once: a Ctrl-C from here on ends the next step.
+            is_last, is_late = ranks.agree(interrupted() or ranks.told_to_stop, watch.checkpoint_is_due())
+            if is_due or is_last or is_late:
                 # Not copies, which a CPU would hold in its memory beside the weights: saved before they move again.
                 state.weights, state.moments, state.order = _as_they_are(learner), _moments(optimizer), learner.order
                 save(state)
@@ -217,11 +221,11 @@ class _Watch:
         return f"{left} more steps of {each_s:.2g} s: about {left * each_s / 60:.1f} minutes, and validations"
 
 
-def _step(learner: Learner, optimizer: torch.optim.Optimizer, rate: float) -> None:
+def _step(learner: Learner, optimizer: torch.optim.Optimizer, rate: float, ranks: Ranks) -> None:
     """Move the weights down the slope that was learned."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP_NORM)
+    clip(optimizer.param_groups[0]["params"], CLIP_NORM, ranks)
     optimizer.step()
     optimizer.zero_grad()
     learner.publish()

@@ -12,8 +12,13 @@ from byheart.errors import MissingExtraError
 OptimizerName = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 
 
-def choose_optimizer(asked: OptimizerName, *, has_gpu: bool) -> tuple[OptimizerName, dict[str, str]]:
+def choose_optimizer(
+    asked: OptimizerName, *, has_gpu: bool, in_pieces: bool = False
+) -> tuple[OptimizerName, dict[str, str]]:
     """Return the optimizer to use, and under its setting's name the reason where it is not the one asked for."""
+    if asked != "adamw" and in_pieces:
+        why = "adamw: moments of 8 bits lie in blocks, which do not fit weights that lie in pieces on many ranks"
+        return "adamw", {"train.optimizer": why}
     if asked == "paged-adamw-8bit" and not has_gpu:
         why = "adamw-8bit: there is no GPU, from whose memory moments could be paged out"
         return "adamw-8bit", {"train.optimizer": why}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing.errors import record
+
 from byheart.answer import bot as answering
 from byheart.catalog import Family
 from byheart.config import Config, Project
+from byheart.errors import TrainError
 from byheart.models import adapters
 from byheart.models.families import family_of
-from byheart.progress import Notify, Progress, StageResult
+from byheart.progress import Notify, Progress, StageResult, silent
 from byheart.store import RunFolder
 from byheart.train import retrieval, writing
 from byheart.train.checkpoint import remove_checkpoint
 from byheart.train.outcome import say
+from byheart.train.ranks import joined
 
 MODEL = "4-model"
 STEPS = "4-steps.jsonl"
@@ -28,10 +32,13 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     config = project.config
     family, why = family_of(config.base_model)
     chosen = say(notify, {"family": f"{family}: {why}"})
-    if family == "encoder":
-        outcome = retrieval.run(project, folder, notify)
-    else:
-        outcome = writing.run(project, folder, notify, family=family)
+    with joined() as ranks:
+        if family != "encoder":
+            outcome = writing.run(project, folder, notify, family=family, ranks=ranks)
+        elif ranks.size == 1:
+            outcome = retrieval.run(project, folder, notify)
+        else:
+            raise TrainError(f"{config.base_model} is an encoder, which trains in one process: leave --gpus out.")
     with folder.replacing(MODEL) as partial:
         adapters.save_weights(outcome.model, partial, method=outcome.description.method)
         adapters.describe(partial, outcome.description)
@@ -39,6 +46,15 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     folder.write(STEPS, outcome.history)
     remove_checkpoint(folder)
     return StageResult(OUTPUTS, outcome.counts, chosen | outcome.chosen | ending)
+
+
+@record
+def follow(project: Project, folder: RunFolder) -> None:
+    """Take part in `run`, which another process calls: the first of many ranks. Nothing is written or said."""
+    family, _ = family_of(project.config.base_model)
+    with joined() as ranks:
+        if family != "encoder":
+            writing.run(project, folder, silent, family=family, ranks=ranks)
 
 
 def _finish(config: Config, folder: RunFolder, model_folder: Path, notify: Notify, family: Family) -> dict[str, str]:

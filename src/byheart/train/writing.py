@@ -6,8 +6,9 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import peft
 import torch
@@ -29,10 +30,12 @@ from byheart.store import RunFolder, fingerprint
 from byheart.train import fit, loop, plan
 from byheart.train.answers import UnseenQuestions, WriterLearner, compute_twice, length_of
 from byheart.train.buckets import Buckets
-from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from byheart.train.checkpoint import Checkpoint, Tensors, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
 from byheart.train.optimizers import OptimizerName, choose_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
+from byheart.train.ranks import ALONE, Ranks
+from byheart.train.sharded import ShardedLearner, shard
 from byheart.train.spaced import Spaced
 
 SPARE_TOKENS = 8  # that an answer may have beyond the longest one that is learned
@@ -47,18 +50,19 @@ class Conversations:
     unseen: list[tuple[str, str]]
 
 
-def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingFamily) -> Outcome:
+def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingFamily, ranks: Ranks = ALONE) -> Outcome:
     """Train the base model on the pairs. Raises TrainError where that cannot start or go on.
 
-    A run that was stopped goes on from its checkpoint, and ends with the weights of one that was not.
+    All `ranks` call it; the first one alone writes, and gets the trained model. A run that was stopped goes on from its
+    checkpoint, and ends with the weights of one that was not.
     """
     config = project.config
     tell = functools.partial(say, notify)
     data = read_conversations(folder)
     answering.calibration_questions(folder)  # a missing file stops the run here rather than after the training
-    method, why = _method(config)
+    method, why = _method(config, ranks)
     chosen = tell({"train.method": f"{method}: {why}"} if why else {})
-    writer, precision = _writer(config, family, method, data)
+    writer, precision = _writer(config, family, method, data, ranks)
     chosen |= tell({"train.precision": f"{precision[0]}: {precision[1]}"} | writer.reasons)
     examples, facts, unseen, said = _examples(writer, data)
     chosen |= tell(said)
@@ -70,49 +74,69 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
         )  # fmt: skip
     parameters = count_parameters(writer.model)
     choice = _recipe(config, examples, method=method, parameters=parameters)
-    micro_batch = config.train.micro_batch_size or choice.batch_size
-    optimizer, twice, said = _fit(config, writer, examples, method=method, micro_batch=micro_batch)
+    micro_batch = config.train.micro_batch_size or math.ceil(choice.batch_size / ranks.size)
+    optimizer, twice, said = _fit(config, writer, examples, method=method, micro_batch=micro_batch, ranks=ranks)
     torch.manual_seed(config.train.seed)
     trained = adapters.prepare(writer, base_model=config.base_model, method=method, lora=lora_settings(config))
     if twice:
         compute_twice(writer)
     chosen |= tell({"trained weights": trained} | choice.reasons | said)
     identity = _fingerprint(config, method, examples, unseen.examples)
-    checkpoint, noted = load_checkpoint(folder, fingerprint=identity)
+    checkpoint, noted = load_checkpoint(folder, fingerprint=identity) if ranks.is_first else (None, "")
     if noted:
         notify(Progress(loop.TASK, message=noted))
+    learner, said = _learner(
+        config, writer, examples, facts, unseen, batch_size=choice.batch_size, micro_batch=micro_batch,
+        optimizer=optimizer, notify=notify, ranks=ranks,
+    )  # fmt: skip
+    chosen |= tell(said)
+    pieces = learner.pieces
 
     def save(state: TrainState) -> None:
+        state = pieces.whole(state)
+        if not ranks.is_first:
+            return
         kept = Checkpoint(state=state, precision=precision[0], precision_reason=precision[1], neighbours=[])
         save_checkpoint(folder, kept, fingerprint=identity)
 
-    learner = WriterLearner(
-        writer,
-        examples,
-        (Spaced if config.train.repetition == "spaced" else Buckets)(
-            [length_of(example) for example in examples],
-            batch_size=choice.batch_size,
-            seed=config.train.seed,
-            facts=facts,
-        ),
-        unseen,
-        micro_batch=micro_batch,
-        notify=notify,
-        optimizer=optimizer,
-    )
     state = loop.train(
         learner=learner,
         recipe=choice.recipe,
-        state=checkpoint.state if checkpoint else None,
+        state=pieces.shared_out(checkpoint.state if checkpoint else None),
         save=save,
         notify=notify,
+        ranks=ranks,
     )
     chosen |= tell({"end": how_it_ended(state, choice.recipe)} | what_was_done(state.history))
     counts = {"pairs": len(examples), "steps": state.step}
+    if ranks.size > 1:
+        best = pieces.whole(state).best_weights
+        if ranks.is_first:
+            writer = _whole_writer(config, family, method, data, precision=precision[0], weights=best)
     return _outcome(
         config=config, family=family, method=method, writer=writer, state=state, longest_answer=unseen.most_tokens,
         counts=counts, chosen=chosen,
     )  # fmt: skip
+
+
+def _learner(
+    config: Config, writer: Writer, examples: Sequence[Example], facts: Sequence[Collection[str]],
+    unseen: UnseenQuestions, *, batch_size: int, micro_batch: int, optimizer: OptimizerName, notify: Notify,
+    ranks: Ranks,
+) -> tuple[WriterLearner | ShardedLearner, dict[str, str]]:  # fmt: skip
+    """Return the model with its batches, in pieces where there are many ranks; and what there is to say about them."""
+    lengths = [length_of(example) for example in examples]
+    kind = Spaced if config.train.repetition == "spaced" else Buckets
+    order = kind(lengths, batch_size=batch_size, seed=config.train.seed, facts=facts)
+    if ranks.size == 1:
+        alone = WriterLearner(
+            writer, examples, order, unseen, micro_batch=micro_batch, notify=notify, optimizer=optimizer
+        )  # fmt: skip
+        return alone, {}
+    sharding, said = shard(writer, ranks, config.train.sharding, batch_size=batch_size)
+    return ShardedLearner(
+        writer, examples, order, unseen, micro_batch=micro_batch, ranks=ranks, sharding=sharding
+    ), said  # fmt: skip
 
 
 def read_conversations(folder: RunFolder) -> Conversations:
@@ -132,9 +156,13 @@ def _answer(pair: Pair) -> str:
     return REFUSAL if pair.kind == "refusal" else pair.answer
 
 
-def _method(config: Config) -> tuple[adapters.Method, str]:
+def _method(config: Config, ranks: Ranks) -> tuple[adapters.Method, str]:
     """Return how to train, and why where it is not what the config says."""
     entry = find_model(config.base_model)
+    if config.train.method == "qlora" and ranks.size > 1:
+        raise TrainError(
+            "train.method: qlora is for one GPU. On many, lora does without 4 bits: each holds a part of the base."
+        )
     if not entry or not entry.from_scratch:
         return config.train.method, ""
     if config.train.method == "none":
@@ -146,7 +174,7 @@ def _method(config: Config) -> tuple[adapters.Method, str]:
 
 
 def _writer(
-    config: Config, family: WritingFamily, method: adapters.Method, data: Conversations
+    config: Config, family: WritingFamily, method: adapters.Method, data: Conversations, ranks: Ranks = ALONE
 ) -> tuple[Writer, tuple[str, str]]:
     """Return the model to train, and the precision that it computes in with the reason."""
     entry: ModelEntry | None = find_model(config.base_model)
@@ -154,9 +182,24 @@ def _writer(
         texts = [text for conversation in data.train for text in conversation]
         return make_scratch(entry, texts, seed=config.train.seed), ("fp32", "a small model from scratch")
     dtype, reason = choose_precision(config.train.precision)
-    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    (is_fp32,) = ranks.agree(dtype == torch.float32)
+    precision = "fp32" if is_fp32 else "bf16"
     writer = load_writer(config.base_model, family=family, precision=precision, four_bit=method == "qlora")
     return writer, (precision, reason)
+
+
+def _whole_writer(
+    config: Config, family: WritingFamily, method: adapters.Method, data: Conversations, *, precision: str,
+    weights: Tensors,
+) -> Writer:  # fmt: skip
+    """Return the model with the trained weights, whole, as one process would have trained it."""
+    settings = config.train.model_copy(update={"precision": precision})
+    writer, _ = _writer(config.model_copy(update={"train": settings}), family, method, data)
+    adapters.prepare(writer, base_model=config.base_model, method=method, lora=lora_settings(config))
+    with torch.no_grad():
+        for name, weight in adapters.trainable(writer).items():
+            weight.copy_(weights[name])
+    return writer
 
 
 def _examples(
@@ -210,10 +253,11 @@ def _recipe(
 
 
 def _fit(
-    config: Config, writer: Writer, examples: Sequence[Example], *, method: adapters.Method, micro_batch: int
-) -> tuple[OptimizerName, bool, dict[str, str]]:
+    config: Config, writer: Writer, examples: Sequence[Example], *, method: adapters.Method, micro_batch: int,
+    ranks: Ranks,
+) -> tuple[OptimizerName, bool, dict[str, str]]:  # fmt: skip
     """Return the optimizer, whether layers are computed twice so that a step fits into memory, and the reasons."""
-    machine = fit.this_machine(in_bf16=writer.precision == torch.bfloat16)
+    machine = fit.this_machine(in_bf16=writer.precision == torch.bfloat16, gpus_together=ranks.size)
     work = fit.work_of(
         examples, rows=micro_batch, base_model=config.base_model, lora=lora_settings(config),
         eight_bit_moments=config.train.optimizer != "adamw",
@@ -222,7 +266,7 @@ def _fit(
     twice, reason = fit.choose_checkpointing(
         config.train.gradient_checkpointing, size=size, work=work, machine=machine, method=method
     )
-    optimizer, why = choose_optimizer(config.train.optimizer, has_gpu=machine.gpus > 0)
+    optimizer, why = choose_optimizer(config.train.optimizer, has_gpu=machine.gpus > 0, in_pieces=ranks.size > 1)
     return optimizer, twice, {"train.gradient_checkpointing": f"{'yes' if twice else 'no'}: {reason}"} | why
 
 
@@ -233,7 +277,7 @@ def _fingerprint(
     ids = hashlib.sha256(repr([(example.prompt, example.answer) for example in (*examples, *unseen)]).encode())
     return fingerprint(
         {
-            "train": config.train.model_dump(),
+            "train": config.train.model_dump(exclude={"sharding"}),
             "method": method,
             "base": adapters.base_identity(config.base_model),
             "examples": ids.hexdigest(),
