@@ -64,6 +64,13 @@ def test_an_adapter_scale_of_zero_is_the_base_model_and_a_half_lies_between(tmp_
     assert 0 < np.abs(half - untrained).max() < np.abs(whole - untrained).max()
 
 
+def test_the_layers_in_a_saved_adapter_stand_in_one_order(tmp_path: Path, base: str) -> None:
+    trained_folder(tmp_path / "model", base, "lora")
+    layers = json.loads((tmp_path / "model" / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert layers == sorted(layers)
+    assert len(layers) > 1
+
+
 def test_attention_alone_trains_fewer_weights_than_all_linear_layers(base: str) -> None:
     attention = set(adapters.trainable(prepared(base, targets="attention")))
     both = set(adapters.trainable(prepared(base)))

@@ -160,6 +160,8 @@ def save_weights(trainee: Trainable, folder: Path, *, method: Method) -> None:
         save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         config = model.peft_config["default"]
         config.inference_mode = True
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)  # a set's order differs from process to process
         config.save_pretrained(str(folder))
     elif method == "full":
         with quiet():
