@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +34,8 @@ def launch(words: Sequence[str], *, gpus: int, nodes: int = 1, rendezvous: str =
     if 0 < found < gpus:
         raise TrainError(f"--gpus {gpus}: this machine has {found}.")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it tells is told below
+    for part in ("agent.server.api", "multiprocessing.api"):  # what they tell is told below
+        logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.CRITICAL)
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous, "--rdzv-id", "byheart"]
     with tempfile.TemporaryDirectory(prefix="byheart-ranks-") as logs:
         arguments = [
@@ -51,7 +53,8 @@ def launch(words: Sequence[str], *, gpus: int, nodes: int = 1, rendezvous: str =
                 return int(failure.exitcode)  # it has said why
             why = failure.message if failure.error_file != "<N/A>" else f"exit code {failure.exitcode}"
             if failure.exitcode < 0:
-                why = f"it was killed by {failure.signal_name()}; where that is SIGKILL, memory may have run out"
+                why = f"it was ended by {failure.signal_name()}"
+                why += "; its machine's memory may have run out" if failure.exitcode == -signal.SIGKILL else ""
             raise TrainError(
                 f"Rank {rank} of {gpus * nodes} failed: {why}. All others were ended. The same command goes on from "
                 "the last checkpoint."

@@ -199,7 +199,7 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
         with _told_to_stop():
             yield Ranks(dist.get_rank(), dist.get_world_size())
     except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as fault:
-        if "closed by peer" not in str(fault) and not _Stop.asked:
+        if "by peer" not in str(fault) and not _Stop.asked:
             raise
         raise TrainError(
             "A process of this training ended, so all do. Going on starts at the last checkpoint."
