@@ -37,13 +37,14 @@ ROWS: tuple[set[str], ...] = (
     {"answer"},
     {"ingest", "synthesize", "train", "evaluate", "serve", "export"},
     {"pipeline"},
+    {"cli_options"},
     {"cli_chat", "cli_export", "cli_plan", "cli_screen", "cli_serve"},
     {"cli"},
     {"__main__"},
 )
 NEURAL = {"models", "train", "export"}
 WEB = {"serve"}
-SCREEN = {"cli", "cli_chat", "cli_export", "cli_plan", "cli_screen", "cli_serve"}
+SCREEN = {"cli", "cli_chat", "cli_export", "cli_options", "cli_plan", "cli_screen", "cli_serve"}
 READING = {"ingest"}
 HOME = {  # third-party package -> the units that may import it
     "torch": NEURAL,
@@ -52,7 +53,7 @@ HOME = {  # third-party package -> the units that may import it
     "accelerate": NEURAL,
     "sentence_transformers": NEURAL,
     "bitsandbytes": NEURAL,
-    "fastapi": WEB | {"cli"},  # cli names its app's type, and never runs it by itself
+    "fastapi": WEB,
     "starlette": WEB,
     "uvicorn": WEB,
     "prometheus_client": WEB,

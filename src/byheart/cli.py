@@ -19,6 +19,7 @@ import typer
 
 import byheart
 from byheart import cli_export, cli_serve
+from byheart.cli_options import CONTEXT, HERE, Bot
 from byheart.errors import ByheartError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich takes longer than all the rest
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 app.add_typer(cli_serve.keys, name="keys")
@@ -45,12 +46,10 @@ app.add_typer(cli_export.export, name="export")
 app.command()(cli_serve.feedback)
 app.command()(cli_serve.forget)
 
-Bot = Annotated[Path, typer.Argument(metavar="BOT", help="The bot's folder, or its YAML file.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as train.epochs=3.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run it even if it is done.")]
-HERE = Path()
 
 
 def main() -> None:

@@ -11,25 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from byheart.cli_options import HERE, Bot, group
+
 if TYPE_CHECKING:
     from byheart.export.card import Story
     from byheart.store import RunFolder
 
-Bot = Annotated[Path, typer.Argument(metavar="BOT", help="The bot's folder, or its YAML file.")]
 Precision = Annotated[
     Literal["f32", "f16", "bf16", "q8_0"], typer.Option("--type", help="How exactly weights are kept.")
 ]
 Converter = Annotated[
     Path | None, typer.Option(help="llama.cpp's convert_hf_to_gguf.py; needed for other architectures.")
 ]
-HERE = Path()
 
-export = typer.Typer(
-    help="Take the model elsewhere: without the bot around it, it neither cites nor declines.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+export = group("Take the model elsewhere: without the bot around it, it neither cites nor declines.")
 
 
 @dataclasses.dataclass(frozen=True)

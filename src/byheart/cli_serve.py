@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from byheart.cli_options import HERE, Bot, group
 from byheart.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
     from byheart.serve.database import Database
 
-Bot = Annotated[Path, typer.Argument(metavar="BOT", help="The bot's folder, or its YAML file.")]
-HERE = Path()
-
-keys = typer.Typer(
-    help="Make, list and revoke keys to the API.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+keys = group("Make, list and revoke keys to the API.")
 
 
 @keys.command()
