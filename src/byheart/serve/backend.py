@@ -15,14 +15,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from byheart.errors import EngineError
 from byheart.llm import StreamedModel
+from byheart.serve.signals import sigterm_unwinds
 
 NAME = "byheart"  # what a started engine calls the model
 LOOPBACK = "127.0.0.1"
@@ -94,24 +93,11 @@ def started(command: Sequence[str], *, log: Path, start_s: float) -> Iterator[Ba
             start_new_session=True,  # Ctrl-C is for this server, which ends the engine after the last answer
         )  # fmt: skip
         try:
-            with _sigterm_unwinds():
+            with sigterm_unwinds():
                 _wait_until_ready(process, backend, log=log, start_s=start_s)
                 yield backend
         finally:
             _stop(process)
-
-
-@contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Make SIGTERM leave the block as Ctrl-C does: by itself it would end this process and leave the engine alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], backend: Backend, *, log: Path, start_s: float) -> None:

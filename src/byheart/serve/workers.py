@@ -12,17 +12,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastapi import FastAPI
 from prometheus_client import multiprocess
 
 from byheart.errors import ByheartError
 from byheart.serve.server import GRACE_S, Ready, Server, address_of, listen
+from byheart.serve.signals import sigterm_unwinds
 
 STOP_S = GRACE_S + 10.0  # for workers to end their answers
 RESTART_S = 1.0  # between two starts: a worker that dies at once must not take a core
@@ -61,13 +61,13 @@ def supervise(
         lifeline, _held = _pipe(stack)
         handed = (listener.fileno(), says_ready, lifeline)
         variables = {_VARIABLE: ",".join(map(str, handed)), "PROMETHEUS_MULTIPROC_DIR": counters}
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}  # all on every core is slower
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}  # not each on all cores
         env = {**threads, **os.environ, **more_env, **variables}
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, env=env, pass_fds=handed, stdin=subprocess.DEVNULL)
 
-        with _stopped_by_signals():
+        with sigterm_unwinds(), contextlib.suppress(KeyboardInterrupt):  # the ways to end; neither is an error
             workers = [start() for _ in range(count)]
             stack.callback(_stop, workers)
             _wait_until_ready(workers, is_ready)
@@ -100,18 +100,6 @@ def _wait_until_ready(workers: Sequence[subprocess.Popen[bytes]], is_ready: int)
         with contextlib.suppress(BlockingIOError):
             missing -= len(os.read(is_ready, missing))
         time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Make SIGTERM leave the block as Ctrl-C does, and neither be an error."""
-    before = signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass  # the way to end
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
