@@ -96,19 +96,18 @@ class WriterLearner:
                 self._need_less(len(batch), fault)
                 torch.set_rng_state(random_state)
                 continue
-            if isinstance(self._buckets, Spaced) and math.isfinite(loss):
+            if math.isfinite(loss):
                 self._buckets.note(positions, losses)
             return loss
 
     @property
     def order(self) -> Tensors:
         """Return what is known of each example, where it is repeated by that."""
-        return self._buckets.state if isinstance(self._buckets, Spaced) else {}
+        return self._buckets.state
 
     def restore_order(self, saved: Tensors) -> None:
         """Go on with what was known of each example."""
-        if isinstance(self._buckets, Spaced):
-            self._buckets.restore(saved)
+        self._buckets.restore(saved)
 
     def publish(self) -> None:
         """Let the model compute with the weights as they are now."""

@@ -10,12 +10,16 @@ import functools
 import math
 import random
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from byheart.train.checkpoint import Tensors
 
 POOL_BATCHES = 50  # sorted by length together: filling falls to a few per cent, and order stays random beyond a pool
 
 
 class Buckets:
-    """The batches of a training run. An epoch visits every example once."""
+    """The batches of a training run. An epoch visits every example once, whatever its loss (Spaced asks for more)."""
 
     def __init__(
         self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int, facts: Sequence[Collection[str]] = ()
@@ -39,6 +43,17 @@ class Buckets:
         """Return the positions of the examples in a step's batch, steps counted from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         return self._epoch_batches(epoch)[position]
+
+    def note(self, positions: Sequence[int], losses: Sequence[float]) -> None:
+        """Take no notice of how well the examples of a batch were known."""
+
+    @property
+    def state(self) -> Tensors:
+        """Return nothing: the step tells all."""
+        return {}
+
+    def restore(self, saved: Tensors) -> None:
+        """Go on as `state` was."""
 
     def _make_epoch(self, epoch: int) -> list[list[int]]:
         shuffle = random.Random(f"examples {self._seed} {epoch}")

@@ -224,6 +224,7 @@ def _told_to_stop() -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         _Stop.asked = True
 
+    _Stop.asked = False  # of an earlier training in this process
     before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -154,10 +154,10 @@ class ShardedLearner:
                 "train.gradient_checkpointing: always, or use more GPUs: byheart plan."
             ) from fault
         loss, *each = self._ranks.sum(*losses)
-        if not math.isfinite(loss):
-            self._sharding.clear()
-        elif isinstance(self._buckets, Spaced):
+        if math.isfinite(loss):
             self._buckets.note(positions, each)
+        else:
+            self._sharding.clear()
         return loss
 
     def _gradients(self, batch: Sequence[Example]) -> list[float]:
@@ -181,12 +181,11 @@ class ShardedLearner:
     @property
     def order(self) -> Tensors:
         """Return what is known of each example, where it is repeated by that; all ranks know the same."""
-        return self._buckets.state if isinstance(self._buckets, Spaced) else {}
+        return self._buckets.state
 
     def restore_order(self, saved: Tensors) -> None:
         """Go on with what was known of each example."""
-        if isinstance(self._buckets, Spaced):
-            self._buckets.restore(saved)
+        self._buckets.restore(saved)
 
     def publish(self) -> None:
         """Let the model compute with the weights as they are now."""

@@ -22,7 +22,7 @@ MOST_BOXES = 3  # 1, 2, 4 or 8 rounds from one visit to the next
 
 
 class Spaced:
-    """The batches of a training run, as losses ask for them (beside it: Buckets)."""
+    """The batches of a training run, as losses ask for them (beside it, with the same calls: Buckets)."""
 
     def __init__(
         self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int, facts: Sequence[Collection[str]] = ()
