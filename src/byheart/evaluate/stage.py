@@ -15,6 +15,7 @@ from byheart.answer.base import Answerer, BatchAnswerer
 from byheart.answer.bot import System
 from byheart.answer.grounds import Grounding, Unsupported
 from byheart.answer.intents import intents_of
+from byheart.catalog import find_model
 from byheart.config import Project
 from byheart.errors import MissingInputError
 from byheart.evaluate import grading, history, metrics, report
@@ -245,6 +246,7 @@ def _report(
     project: Project, folder: RunFolder, manual: Manual, figures: metrics.Metrics, graded: list[metrics.Graded]
 ) -> str:
     config = project.config
+    entry = find_model(config.base_model)
     section_of_pair = {pair.id: pair.section_id for pair in manual.pairs if pair.section_id}
     ours = [item for item in graded if item.prediction.system == "byheart" and item.question.group in (SEEN, UNSEEN)]
     found = metrics.by_section(ours, section_of_question=section_of_pair)
@@ -253,7 +255,7 @@ def _report(
         about=report.Facts(
             title=config.serve.title or project.folder.resolve().name,
             base_model=config.base_model,
-            method="full" if config.base_model.startswith("scratch:") else config.train.method,
+            method="full" if entry and entry.from_scratch else config.train.method,
             pages=len(manual.documents),
             sections=len(manual.sections),
             facts=len(manual.facts),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from byheart.catalog import find_model
@@ -25,7 +26,13 @@ _LIBRARY = {
     "sentence-transformers": "sentence-transformers",
 }
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit"}  # as hubs write them; any other is "other", with its name
-_SYSTEMS = {"byheart": "this bot", "untrained": "the same bot, not trained on the manual", "bm25": "word search (BM25)"}
+_SYSTEMS = {
+    "byheart": "this bot",
+    "closed-book": "the model alone, unchecked",
+    "retrieve": "the model, reading passages",
+    "untrained": "not trained on the manual",
+    "bm25": "word search (BM25)",
+}
 _GROUPS = {
     "yours": "questions in customers' words",
     "unseen phrasing": "the manual's facts, asked in words that were not trained on",
@@ -111,14 +118,15 @@ def _summary(story: Story, form: Form) -> str:
         "gguf": "A model that learned a product's manual by heart, for llama.cpp and what builds on it",
         "sentence-transformers": "An encoder that learned which passage of a product's manual answers a question",
     }[form]
-    return f"{what}: {_base(story)}, fine-tuned with [byheart](https://pypi.org/project/byheart)."
+    return f"{what}: {_base(story)}, fine-tuned with byheart."
 
 
 def _base(story: Story) -> str:
     entry = find_model(story.trained.base_model)
     if entry and entry.from_scratch:
         return f"{entry.architecture} from random weights, with a tokenizer trained on the manual"
-    return f"`{entry.hub_id if entry else 'a model of its own'}`"
+    base = Path(story.trained.base_model)  # a hub's name, or a folder: only its last part is anybody else's business
+    return f"`{entry.hub_id if entry else base.name if base.is_dir() else base}`"
 
 
 def _prompt_format(prompt: str, end_token: str) -> str:
@@ -212,7 +220,8 @@ def _limits(story: Story, form: Form) -> str:
             "where the manual bears it out, and cites it; other software that runs these weights does not.",
             "- Numbers, limits and prices are where a wrong answer is likeliest to look right: check them.",
         ]
-    if story.trained.base_model.startswith("scratch:"):
+    entry = find_model(story.trained.base_model)
+    if entry and entry.from_scratch:
         own.append("- It has read nothing but this manual: it knows no language beyond it.")
     return "## Limits\n\n" + "\n".join(own + common)
 
