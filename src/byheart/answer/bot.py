@@ -192,14 +192,23 @@ def calibration_questions(folder: RunFolder) -> CalibrationQuestions:
     )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completed:
+    """What was fitted beside trained weights."""
+
+    calibration: Calibration | None  # None: too few questions, so that nothing is declined
+    intents: str  # what they are, in words; "" where there are none
+
+
 def complete_model(
     folder: RunFolder,
     model_folder: Path,
     *,
     refuse_answerable: float,
+    with_intents: bool,
     on_done: Callable[[str, int, int], None],
-) -> Calibration | None:
-    """Write the index and the calibration into a folder that holds trained weights, and return the calibration.
+) -> Completed:
+    """Write what answering needs into a folder that holds trained weights: index, calibration, intents.
 
     The baseline's go beside them: they differ in the passages' vectors alone. `on_done(task, done, total)` tells how
     far it is.
@@ -244,19 +253,17 @@ def complete_model(
         save_calibration(model_folder / UNTRAINED / CALIBRATION, fitted(untrained, base))
     calibration = fitted(index, encoder)
     save_calibration(model_folder / CALIBRATION, calibration)
-    return calibration
+    return Completed(calibration, _teach_intents(folder, model_folder, index, encoder) if with_intents else "")
 
 
-def teach_intents(folder: RunFolder, model_folder: Path) -> str:
-    """Fit what tells intents on the training questions, write it into a complete model folder, and say what they are.
+def _teach_intents(folder: RunFolder, model_folder: Path, index: Index, encoder: Encoder | DualEncoder) -> str:
+    """Fit what tells intents on the training questions, write it, and say what they are.
 
     Returns "" where the manual has no parts to tell apart; nothing is written then.
     """
     by_section, level = intents_of(folder.read("2-sections.jsonl", Section), folder.read("1-documents.jsonl", Document))
     asked = [(pair.question, pair.section_id) for pair in folder.read("3-pairs.jsonl", Pair) if pair.split == "train"]
-    head = fit_intents(
-        asked, index=load_index(model_folder / INDEX), encoder=trained_encoder(model_folder), intents=by_section
-    )
+    head = fit_intents(asked, index=index, encoder=encoder, intents=by_section)
     if head is None:
         return ""
     head.save(model_folder / INTENTS)

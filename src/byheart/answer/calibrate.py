@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable
 
@@ -26,13 +27,24 @@ class CalibrationQuestions:
     typical: tuple[str, ...]  # customers ask them of products of all kinds, and manuals answer them
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class EncodedQuestions:
     """The questions with their vectors: they come from the base model, so that training does not change them."""
 
     answered: tuple[str, ...]
     vectors_N_D: Vectors  # the answered ones first
     about_N: Flags  # True for the answered and the typical ones
+    seed: int
+
+    @functools.cached_property
+    def topic(self) -> confidence.Topic:
+        """Return the classifier of what a manual is asked about."""
+        return confidence.fit_topic(self.vectors_N_D, self.about_N)
+
+    @functools.cached_property
+    def out_of_fold(self) -> Array:
+        """Return for each question the score of a classifier that has not seen it."""
+        return _out_of_fold(self.vectors_N_D, self.about_N, self.seed)
 
 
 def encode_questions(
@@ -56,7 +68,7 @@ def encode_questions(
     for position, encoded in base.encode(texts, max_tokens=64, on_done=lambda done: on_done(done, len(texts))):
         vectors_N_D[position] = confidence.question_vector(encoded)
     about_N = np.arange(len(texts)) < len(answered) + len(questions.typical)
-    return EncodedQuestions(tuple(answered), vectors_N_D, about_N)
+    return EncodedQuestions(tuple(answered), vectors_N_D, about_N, seed)
 
 
 def calibrate(
@@ -65,7 +77,6 @@ def calibrate(
     index: Index,
     encoder: Encoder | DualEncoder,
     refuse_answerable: float,
-    seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration | None:
     """Return the fitted decision; None where the manual has no passage.
@@ -75,7 +86,7 @@ def calibrate(
     """
     if not index.passages:
         return None
-    vectors_N_D, about_N, answered = questions.vectors_N_D, questions.about_N, questions.answered
+    answered = questions.answered
     encoded = dict(encoder.encode(answered, max_tokens=64))
     evidence = []
     for position, question in enumerate(answered):
@@ -84,15 +95,15 @@ def calibrate(
         on_done(position + 1, len(answered))
     nearness = float(np.quantile([item.nearness for item in evidence], confidence.UNUSUAL))
     unknown = float(np.quantile([item.unknown for item in evidence], 1 - confidence.UNUSUAL))
-    scores_N = _out_of_fold(vectors_N_D, about_N, seed)
+    scores_N = questions.out_of_fold.copy()
     scores_N[: len(answered)] -= [confidence.penalty(item, nearness=nearness, unknown=unknown) for item in evidence]
-    weights, bias = confidence.fit_topic(vectors_N_D, about_N)
+    weights, bias = questions.topic
     return Calibration(
         topic_weights=weights,
         topic_bias=bias,
         usual_nearness=nearness,
         usual_unknown=unknown,
-        threshold=confidence.sigmoid(float(np.quantile(scores_N[about_N], refuse_answerable))),
+        threshold=confidence.sigmoid(float(np.quantile(scores_N[questions.about_N], refuse_answerable))),
         refused_share=refuse_answerable,
     )
 

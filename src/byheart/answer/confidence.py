@@ -23,6 +23,7 @@ from byheart.models.encoder import Encoded
 Array = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+Topic = tuple[tuple[float, ...], float]  # a classifier of question vectors: weights and bias
 
 # Log odds for a cosine of 1 below the floor, and for a question whose words are all unknown. The first was chosen among
 # four values on two manuals, the second is a middle of what was tried on three without the starter's adapter
@@ -79,13 +80,13 @@ def question_vector(encoded: Encoded) -> Vectors:
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), dtype=np.float32)
 
 
-def fit_topic(vectors_N_D: Vectors, about_N: Flags) -> tuple[tuple[float, ...], float]:
+def fit_topic(vectors_N_D: Vectors, about_N: Flags) -> Topic:
     """Return weights and bias of the classifier of question vectors; both classes weigh the same."""
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=500).fit(vectors_N_D, about_N)
     return tuple(model.coef_[0].tolist()), float(model.intercept_[0])
 
 
-def topic_scores(vectors_N_D: Vectors, topic: tuple[tuple[float, ...], float]) -> Array:
+def topic_scores(vectors_N_D: Vectors, topic: Topic) -> Array:
     """Return the log odds that the questions are ones for a manual."""
     return np.asarray(vectors_N_D @ np.array(topic[0]) + topic[1], dtype=np.float64)
 

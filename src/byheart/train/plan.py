@@ -19,8 +19,9 @@ MOST_EPOCHS = 2  # over the sections, each time with other questions
 ENOUGH_STEPS = 150  # on a manual of 1,100 sections, 300 steps answered no more than 150 (docs/experiments.md)
 # Seven minutes of the 15 that `byheart run` may take for 212 pages, at the 1,800 tokens a second that two cores train.
 TOKEN_BUDGET = 7 * 60 * 1800
-LEAST_STEPS_BETWEEN_VALIDATIONS = 25  # a validation costs two to three steps: a tenth of the time at most
-VALIDATION_QUESTIONS = 512
+# A validation of 512 questions took six steps' time, as nearly every question has a passage of its own: of 256, three.
+LEAST_STEPS_BETWEEN_VALIDATIONS = 25
+VALIDATION_QUESTIONS = 256
 NEIGHBOURS = 12
 # For models that write answers:
 SCRATCH_RATE = 1e-3
@@ -143,7 +144,7 @@ def _recipe(
     wanted = steps_per_epoch // validations_per_epoch
     validate_every = max(least_between, wanted)
     if wanted < validate_every:
-        reasons["validations"] = f"every {validate_every} steps: more often they would take over a tenth of the time"
+        reasons["validations"] = f"every {validate_every} steps: more often they would take too much of the time"
     return Recipe(
         total_steps=max(1, round(epochs * steps_per_epoch)),
         learning_rate=learning_rate,

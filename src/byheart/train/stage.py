@@ -59,19 +59,20 @@ def follow(project: Project, folder: RunFolder) -> None:
 
 def _finish(config: Config, folder: RunFolder, model_folder: Path, notify: Notify, family: Family) -> dict[str, str]:
     """Make the folder complete: beside the weights, what answering needs."""
-    calibration = answering.complete_model(
+    with_intents = config.train.intents and family == "encoder"
+    completed = answering.complete_model(
         folder,
         model_folder,
         refuse_answerable=config.answer.refuse_answerable,
+        with_intents=with_intents,
         on_done=lambda task, done, total: notify(Progress(task, done, total)),
     )
-    intents = {}
-    if config.train.intents and family == "encoder":
-        told = answering.teach_intents(folder, model_folder)
-        intents = {"train.intents": told or "none: the manual has no parts to tell apart"}
-    if calibration is None:
-        return intents | {"declining": "never: too few questions to calibrate on; the bot answers everything"}
-    return intents | {
-        "declining": f"below a confidence of {calibration.threshold:.2f}: that refuses "
-        f"{config.answer.refuse_answerable:.0%} of the questions held out (answer.refuse_answerable)"
-    }
+    ending = {"declining": "never: too few questions to calibrate on; the bot answers everything"}
+    if completed.calibration:
+        ending = {
+            "declining": f"below a confidence of {completed.calibration.threshold:.2f}: that refuses "
+            f"{config.answer.refuse_answerable:.0%} of the questions held out (answer.refuse_answerable)"
+        }
+    if with_intents:
+        ending["train.intents"] = completed.intents or "none: the manual has no parts to tell apart"
+    return ending
