@@ -27,6 +27,16 @@ ANSWER = Answer(
     confidence=0.9,
     abstained=False,
 )
+ANSWER_FIELDS = [
+    "question",
+    "answer",
+    "citations",
+    "receipts",
+    "abstained",
+    "confidence",
+    "intent",
+    "escalate",
+]  # --json
 MOVE_PAGE = Document(
     "d1",
     "cards/move.md",

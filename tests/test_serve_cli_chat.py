@@ -11,7 +11,7 @@ from byheart.answer.base import Answer, Turn
 from byheart.cli_chat import answer_json, chat, show_answer
 from byheart.errors import ModelError
 from byheart.records import Citation
-from serving import ANSWER, QUESTION, Bot
+from serving import ANSWER, ANSWER_FIELDS, QUESTION, Bot
 
 
 def console(width: int = 80, *, terminal: bool = False) -> Console:
@@ -140,14 +140,5 @@ def test_lines_appear_one_by_one_on_a_terminal_only() -> None:
 
 def test_json_output_has_the_fields_of_the_api() -> None:
     value = json.loads(answer_json(QUESTION, ANSWER))
-    assert list(value) == [
-        "question",
-        "answer",
-        "citations",
-        "receipts",
-        "abstained",
-        "confidence",
-        "intent",
-        "escalate",
-    ]
+    assert list(value) == ANSWER_FIELDS
     assert set(value["citations"][0]) == {"title", "heading", "url", "score"}

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from byheart.catalog import find_model
-from byheart.chat import REFUSAL
 from byheart.config import Project
 from byheart.errors import TrainError
 from byheart.progress import silent
@@ -20,18 +18,14 @@ from byheart.train.checkpoint import CHECKPOINT
 from byheart.train.ranks import ALONE, Layout, Ranks, world
 from byheart.train.sharded import layers, shares_of
 from ranks_lab import on_ranks
-from test_train_writing import pairs, project_of
-from tiny_models import tiny_model
+from test_train_writing import project_of, tiny_gpt2
 
 Made = tuple[Project, RunFolder]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    entry = find_model("distilgpt2")
-    assert entry
-    texts = [text for item in pairs() for text in (item.question, item.answer)]
-    return tiny_model(entry, tmp_path_factory.mktemp("base") / "gpt2", texts=[*texts, REFUSAL])
+    return tiny_gpt2(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(autouse=True)

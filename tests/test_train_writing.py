@@ -63,11 +63,16 @@ def project_of(folder: Path, base_model: str, **train: Any) -> tuple[Project, Ru
     return project, run_folder
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+def tiny_gpt2(folder: Path) -> str:
+    """Return the folder of a GPT-2 with random weights, whose tokenizer knows the words of the pairs."""
     assert GPT2
     texts = [text for item in pairs() for text in (item.question, item.answer)]
-    return tiny_model(GPT2, tmp_path_factory.mktemp("base") / "gpt2", texts=[*texts, REFUSAL])
+    return tiny_model(GPT2, folder / "gpt2", texts=[*texts, REFUSAL])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_gpt2(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(autouse=True)
@@ -288,7 +293,7 @@ def test_a_trained_writer_is_a_bot_that_cites_and_declines(tmp_path: Path, base:
     with folder.replacing("4-model") as partial:
         adapters.save_weights(outcome.model, partial, method="lora")
         adapters.describe(partial, outcome.description)
-        complete_model(folder, partial, refuse_answerable=0.05, on_done=lambda *args: None)
+        complete_model(folder, partial, refuse_answerable=0.05, with_intents=False, on_done=lambda *args: None)
     bot = answering.load(folder, system="byheart", max_words=150, max_citations=2)
     assert isinstance(bot, BatchAnswerer)
     known = bot.answer("find boards")
@@ -304,3 +309,8 @@ def test_a_trained_writer_is_a_bot_that_cites_and_declines(tmp_path: Path, base:
     assert asyncio.run(served.answer_async("what is the weather ?")).abstained
     together = bot.answer_many(["find boards", "", "what is the weather ?"], lambda done: None)
     assert [item.text for item in together] == [known.text, "Please ask a question about the manual.", unknown.text]
+    # Receipts would put the manual's passage in the place of what it makes up, and give it the credit.
+    untrained = answering.load(folder, system="untrained", max_words=150, max_citations=2).answer("find boards")
+    most_tokens = outcome.description.longest_answer
+    own = adapters.load_untrained_writer(folder / "4-model").answers([("find boards", ())], most_tokens=most_tokens)
+    assert [untrained.text] == own != [known.text]
