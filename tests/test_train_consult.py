@@ -13,6 +13,7 @@ import torch
 from byheart.errors import TrainError
 from byheart.progress import Progress, silent
 from byheart.train import doctor, loop
+from byheart.train.buckets import Planned
 from byheart.train.checkpoint import TrainState
 from byheart.train.consult import what_was_done
 from doctor_histories import Curve, falling, straight, swinging, valley
@@ -26,15 +27,21 @@ ILL: dict[str, tuple[Curve, Curve]] = {
 }
 
 
+class SameEveryTime(Planned):
+    steps_per_epoch = 100
+
+    def restore(self, saved: dict[str, torch.Tensor]) -> None:
+        assert saved == {}
+
+
 class Scripted:
     """A Learner whose losses follow curves of the share of steps done; its one weight remembers the steps."""
-
-    steps_per_epoch = 100
 
     def __init__(self, train: Curve, unseen: Curve, *, broken_at: Callable[[int], bool] = lambda step: False) -> None:
         self._train, self._unseen, self._broken_at = train, unseen, broken_at
         self._weight = torch.zeros(1)
         self.step = 0
+        self.order = SameEveryTime()
 
     @property
     def weights(self) -> Mapping[str, torch.Tensor]:
@@ -47,13 +54,6 @@ class Scripted:
         self.step = step + 1
         self._weight.grad = torch.ones(1)
         return math.nan if self._broken_at(step) else self._train(step / STEPS)
-
-    @property
-    def order(self) -> dict[str, torch.Tensor]:
-        return {}
-
-    def restore_order(self, saved: dict[str, torch.Tensor]) -> None:
-        assert saved == {}
 
     def publish(self) -> None:
         pass

@@ -17,7 +17,6 @@ from byheart.models import adapters
 from byheart.models.writer import Rows, Writer
 from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
-from byheart.train.checkpoint import Tensors
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
@@ -44,14 +43,14 @@ class WriterLearner:
     """
 
     def __init__(
-        self, writer: Writer, examples: Sequence[Example], buckets: Buckets | Spaced, unseen: UnseenQuestions, *,
+        self, writer: Writer, examples: Sequence[Example], order: Buckets | Spaced, unseen: UnseenQuestions, *,
         micro_batch: int, notify: Notify, optimizer: OptimizerName = "adamw",
     ) -> None:  # fmt: skip
         self.micro_batch = micro_batch
         self.pieces = Pieces()  # one: the whole
         self._writer = writer
         self._examples = examples
-        self._buckets = buckets
+        self.order = order
         self._unseen = unseen
         self._notify = notify
         self._optimizer: OptimizerName = optimizer
@@ -60,11 +59,6 @@ class WriterLearner:
             name: weight if weight.dtype == torch.float32 else weight.detach().float().clone()
             for name, weight in self._computed.items()
         }
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Return how many batches hold all examples."""
-        return self._buckets.steps_per_epoch
 
     @property
     def weights(self) -> Mapping[str, torch.Tensor]:
@@ -83,7 +77,7 @@ class WriterLearner:
         Where memory runs out, fewer examples are computed at once, and their gradients added up to the same batch.
         Raises TrainError where even one does not fit.
         """
-        positions = self._buckets.batch(step)
+        positions = self.order.batch(step)
         batch = [self._examples[position] for position in positions]
         random_state = torch.get_rng_state()
         while True:
@@ -97,17 +91,8 @@ class WriterLearner:
                 torch.set_rng_state(random_state)
                 continue
             if math.isfinite(loss):
-                self._buckets.note(positions, losses)
+                self.order.note(positions, losses)
             return loss
-
-    @property
-    def order(self) -> Tensors:
-        """Return what is known of each example, where it is repeated by that."""
-        return self._buckets.state
-
-    def restore_order(self, saved: Tensors) -> None:
-        """Go on with what was known of each example."""
-        self._buckets.restore(saved)
 
     def publish(self) -> None:
         """Let the model compute with the weights as they are now."""

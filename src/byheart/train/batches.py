@@ -13,6 +13,8 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
+from byheart.train.buckets import Planned
+
 NEIGHBOURHOOD_SHARE = 0.5  # of a batch's sections; the rest is random, so that no batch is one topic alone
 NEIGHBOURHOOD_SIZE = 4  # a section and three of its nearest
 QUESTIONS_PER_SECTION = 4  # in one batch
@@ -38,7 +40,7 @@ class Batch:
     excluded: tuple[tuple[int, int], ...]  # (question, passage): neither its own passage nor a fair negative
 
 
-class Schedule:
+class Schedule(Planned):
     """The batches of a training run. An epoch visits every section once; each visit asks the next few questions."""
 
     def __init__(

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 POOL_BATCHES = 50  # sorted by length together: filling falls to a few per cent, and order stays random beyond a pool
 
 
-class Buckets:
+class Planned:
+    """An order that the seed and the step tell, whatever comes of the steps before."""
+
+    @property
+    def state(self) -> Tensors:
+        """Return nothing: the step tells all."""
+        return {}
+
+    def restore(self, saved: Tensors) -> None:
+        """Go on as `state` was."""
+
+
+class Buckets(Planned):
     """The batches of a training run. An epoch visits every example once, whatever its loss (Spaced asks for more)."""
 
     def __init__(
@@ -46,14 +58,6 @@ class Buckets:
 
     def note(self, positions: Sequence[int], losses: Sequence[float]) -> None:
         """Take no notice of how well the examples of a batch were known."""
-
-    @property
-    def state(self) -> Tensors:
-        """Return nothing: the step tells all."""
-        return {}
-
-    def restore(self, saved: Tensors) -> None:
-        """Go on as `state` was."""
 
     def _make_epoch(self, epoch: int) -> list[list[int]]:
         shuffle = random.Random(f"examples {self._seed} {epoch}")

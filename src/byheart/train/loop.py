@@ -61,8 +61,8 @@ class Unseen:
     recall: float | None = None  # share of a sample that was answered rightly when asked; None where nothing was asked
 
 
-class Learner(Protocol):
-    """What is trained: a model and its batches."""
+class Order(Protocol):
+    """The order of the batches: buckets.Buckets, spaced.Spaced or batches.Schedule."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,17 +70,26 @@ class Learner(Protocol):
         ...
 
     @property
+    def state(self) -> Tensors:
+        """Return what it depends on beside the seed and the step; a checkpoint keeps it."""
+        ...
+
+    def restore(self, saved: Tensors) -> None:
+        """Go on as `state` was."""
+        ...
+
+
+class Learner(Protocol):
+    """What is trained: a model and its batches."""
+
+    @property
     def weights(self) -> Mapping[str, torch.Tensor]:
         """Return what the optimizer moves, by name."""
         ...
 
     @property
-    def order(self) -> Tensors:
-        """Return what the order of the batches depends on, beside the seed and the step; a checkpoint keeps it."""
-        ...
-
-    def restore_order(self, saved: Tensors) -> None:
-        """Go on with the order that `order` had returned."""
+    def order(self) -> Order:
+        """Return what decides which examples stand in which step."""
         ...
 
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -121,7 +130,7 @@ def train(
     else:
         _restore(learner, state.weights)
         _restore_moments(optimizer, state.moments)
-        learner.restore_order(state.order)
+        learner.order.restore(state.order)
     watch = _Watch(done_s=state.seconds, first_step=state.step)
     with _interrupts_deferred() as interrupted:
         while not why_it_ended(state, recipe):
@@ -135,7 +144,7 @@ def train(
             is_due = state.step % recipe.validate_every == 0 or state.step == recipe.total_steps
             unseen = learner.validate() if is_due else None
             state.seconds = watch.seconds()
-            state.history.append(_record(state, loss, unseen, rate, learner.steps_per_epoch))
+            state.history.append(_record(state, loss, unseen, rate, learner.order.steps_per_epoch))
             if bad := [lost for lost in (loss, unseen.loss if unseen else 0.0) if not math.isfinite(lost)]:
                 said = _recover(learner, optimizer, state, recipe, bad[0])
             elif is_due:
@@ -147,7 +156,8 @@ def train(
             is_last, is_late = ranks.agree(interrupted() or ranks.told_to_stop, watch.checkpoint_is_due())
             if is_due or is_last or is_late:
                 # Not copies, which a CPU would hold in its memory beside the weights: saved before they move again.
-                state.weights, state.moments, state.order = _as_they_are(learner), _moments(optimizer), learner.order
+                state.weights, state.moments = _as_they_are(learner), _moments(optimizer)
+                state.order = learner.order.state
                 save(state)
                 watch.saved()
             notify(Progress(TASK, state.step, recipe.total_steps, describe_losses(state.history)))

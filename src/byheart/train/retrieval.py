@@ -22,7 +22,7 @@ from byheart.progress import Notify, Progress
 from byheart.records import Fact, Pair, Section
 from byheart.store import RunFolder, fingerprint
 from byheart.train import batches, loop, loss, plan
-from byheart.train.checkpoint import Checkpoint, Tensors, TrainState, load_checkpoint, save_checkpoint
+from byheart.train.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
 from byheart.train.optimizers import OptimizerName, choose_optimizer, make_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
@@ -51,14 +51,9 @@ class EncoderLearner:
     ) -> None:  # fmt: skip
         self._encoder = encoder
         self._optimizer: OptimizerName = optimizer
-        self._schedule = schedule
+        self.order = schedule
         self._validation = validation
         self.weights = adapters.trainable(encoder)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Return how many batches visit every section once."""
-        return self._schedule.steps_per_epoch
 
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Return the optimizer that was chosen."""
@@ -66,18 +61,10 @@ class EncoderLearner:
             self._optimizer, self.weights.values(), learning_rate=learning_rate, weight_decay=weight_decay
         )
 
-    @property
-    def order(self) -> Tensors:
-        """Return nothing: the order depends on the seed and the step alone."""
-        return {}
-
-    def restore_order(self, saved: Tensors) -> None:
-        """Do nothing."""
-
     def learn(self, step: int) -> float:
         """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none."""
         adapters.train_mode(self._encoder)
-        batch_loss = loss.batch_loss(self._encoder, self._schedule.batch(step), passage_tokens=loss.PASSAGE_TOKENS).loss
+        batch_loss = loss.batch_loss(self._encoder, self.order.batch(step), passage_tokens=loss.PASSAGE_TOKENS).loss
         value = batch_loss.item()
         if math.isfinite(value):
             batch_loss.backward()  # type: ignore[no-untyped-call]

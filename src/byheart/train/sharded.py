@@ -19,7 +19,6 @@ from byheart.models import adapters
 from byheart.models.writer import Writer
 from byheart.train.answers import UnseenQuestions, alike, means_of
 from byheart.train.buckets import Buckets
-from byheart.train.checkpoint import Tensors
 from byheart.train.loop import Unseen
 from byheart.train.optimizers import make_optimizer
 from byheart.train.ranks import Layout, Pieces, Ranks
@@ -113,22 +112,17 @@ class ShardedLearner:
     """A writer in pieces with its examples (protocol: loop.Learner)."""
 
     def __init__(
-        self, writer: Writer, examples: Sequence[Example], buckets: Buckets | Spaced, unseen: UnseenQuestions, *,
+        self, writer: Writer, examples: Sequence[Example], order: Buckets | Spaced, unseen: UnseenQuestions, *,
         micro_batch: int, ranks: Ranks, sharding: Sharding,
     ) -> None:  # fmt: skip
         self._writer = writer
         self._examples = examples
-        self._buckets = buckets
+        self.order = order
         self._unseen = unseen
         self._micro_batch = micro_batch
         self._ranks = ranks
         self._sharding = sharding
         self.pieces = Pieces(ranks, sharding.layouts)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Return how many batches hold all examples."""
-        return self._buckets.steps_per_epoch
 
     @property
     def weights(self) -> Mapping[str, torch.Tensor]:
@@ -144,7 +138,7 @@ class ShardedLearner:
 
         Raises TrainError where memory runs out: one rank alone cannot do with less, as the others wait for it.
         """
-        positions = self._buckets.batch(step)
+        positions = self.order.batch(step)
         batch = [self._examples[position] for position in positions]
         try:
             losses = self._gradients(batch)
@@ -155,7 +149,7 @@ class ShardedLearner:
             ) from fault
         loss, *each = self._ranks.sum(*losses)
         if math.isfinite(loss):
-            self._buckets.note(positions, each)
+            self.order.note(positions, each)
         else:
             self._sharding.clear()
         return loss
@@ -177,15 +171,6 @@ class ShardedLearner:
                 for place, mean in zip(places, means_of(losses_N, examples), strict=True):
                     found[1 + place] = mean
         return found
-
-    @property
-    def order(self) -> Tensors:
-        """Return what is known of each example, where it is repeated by that; all ranks know the same."""
-        return self._buckets.state
-
-    def restore_order(self, saved: Tensors) -> None:
-        """Go on with what was known of each example."""
-        self._buckets.restore(saved)
 
     def publish(self) -> None:
         """Let the model compute with the weights as they are now."""
