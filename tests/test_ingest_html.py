@@ -83,6 +83,12 @@ def test_headings_in_table_cells_are_lifted_out() -> None:
     assert [heading.text for heading in find_headings(markdown)] == ["One", "Two"]
 
 
+def test_a_card_that_leads_to_a_page_is_a_heading_with_a_link() -> None:
+    card = '<a href="/layers"><div><img src="x.png"><div><h2>Layers</h2><p>How to <b>export</b></p></div></div></a>'
+    page = convert_html(f"<main><h1>Guide</h1>{card}<p>More.</p></main>").markdown
+    assert "## Layers\n\n[How to **export**](/layers)\n\nMore." in page
+
+
 def test_tab_panels_carry_their_names_even_when_hidden() -> None:
     tabs = '<div role="tablist"><button role="tab" id="t1">Mac</button><button role="tab">Windows</button></div>'
     panels = '<div role="tabpanel" aria-labelledby="t1"><p>Cmd.</p></div><div role="tabpanel" hidden><p>Ctrl.</p></div>'

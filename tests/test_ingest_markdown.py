@@ -94,6 +94,12 @@ def test_inline_html_and_links_become_markdown(source: str, result: str) -> None
     assert markdown_of(source).strip() == result
 
 
+def test_a_link_around_a_heading_and_its_lines_becomes_a_link_on_each_line() -> None:
+    card = "[\n\n## Layers →\n\nHow to export\n- what is [inside](x)\n](/layers)\n[\n\nAn open bracket"
+    lines = [line for line in markdown_of(card).splitlines() if line]
+    assert lines == ["## Layers →", "[How to export](/layers)", "- what is [inside](x)", "[", "An open bracket"]
+
+
 def test_code_stays_as_it_is() -> None:
     code = "```jsx\nimport x from 'y'\n<Tabs>\n:::tip\n<!-- comment -->\n![a](b)\n# no heading\n```"
     assert markdown_of(f"Text.\n\n{code}\n").strip() == f"Text.\n\n{code}"

@@ -1,4 +1,4 @@
-"""Notes, tabs and JSX blocks of the documentation generators, as plain Markdown."""
+"""Notes, tabs, cards and JSX blocks of the documentation generators, as plain Markdown."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ _MODULE_LINE = re.compile(
     r"^(?:import\s+(?:[\w{}*,\s$]+\s+from\s+)?[\"'][^\"']+[\"'];?|export\s+(?:const|default|let)\s.*)[ \t]*$"
 )
 _JSX_END = re.compile(r"^[ \t]*(?:</[A-Z][\w.]*>|</?>)[ \t]*$")
+_CARD = re.compile(r"^[ \t]*\[[ \t]*$")  # a link around a heading and a line or two about the page that it leads to
+_CARD_END = re.compile(r"^[ \t]*\](?P<target>\([^()\s]+\))[ \t]*$")
+_CARD_TEXT = re.compile(r"^(?P<mark>[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?)(?P<text>[^\s#\[](?!.*\]\().*)$")
 _DEFINITION = re.compile(r"^(?P<term>[^\s#>|:*+\-\d`~<{\[].{0,79})\n+:[ \t]+(?=\S)", re.MULTILINE)
 
 _NOTES = {
@@ -170,6 +173,16 @@ def _jsx_body(lines: list[str], position: int, opened: re.Match[str]) -> tuple[l
     return body, [], min(end + 1, len(lines))
 
 
+def _card_at(lines: list[str], position: int, _opened: re.Match[str]) -> tuple[list[str], int]:
+    """Put the link on each line of text instead of around them all, which Markdown does not know."""
+    end = _closing(lines, position, lambda text: bool(_CARD.match(text)), lambda text: bool(_CARD_END.match(text)))
+    closing = _CARD_END.match(lines[end]) if end < len(lines) else None
+    if closing is None:
+        return [lines[position]], position + 1
+    linked = rf"\g<mark>[\g<text>]{closing['target']}"
+    return ["", *(_CARD_TEXT.sub(linked, line) for line in lines[position + 1 : end]), ""], end + 1
+
+
 def _contained(kind: str, title: str, body: list[str], indent: str) -> list[str]:
     """Return a container's text with its label: a note as a quote, anything else as labelled text."""
     title = title.strip().strip("\"'").strip()
@@ -231,6 +244,7 @@ def _words(slug: str) -> str:
 _CONTAINERS = (
     (_GITHUB_NOTE, _github_note_at),
     (_ZULIP_TAB, _zulip_tab_at),
+    (_CARD, _card_at),
     (_COLONS, _colons_at),
     (_BANG, _indented_at),
     (_EQUALS, _indented_at),

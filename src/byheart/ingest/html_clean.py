@@ -156,8 +156,23 @@ def _free_headings(root: HtmlElement) -> None:
         for parent in heading.iterancestors():
             if parent is root:
                 break
+            if parent.tag == "a":
+                _link_lines(parent, parent.get("href") or "")
             if parent.tag not in {"div", "section", "article", "main", "body", "header", "footer"}:
                 parent.tag = "div"
+
+
+def _link_lines(card: HtmlElement, target: str) -> None:
+    """Link each line of a card to where the card as a whole did; its heading stays a heading."""
+    for line in [child for child in card if child.tag not in HEADINGS]:
+        if _has_heading(line) or any(child.tag in _BLOCKS for child in line):
+            _link_lines(line, target)
+        elif text_of(line):
+            link = lxml.html.fragment_fromstring("<a></a>")
+            link.set("href", target)
+            link.text, line.text = line.text, None
+            link.extend(list(line))
+            line.append(link)
 
 
 def _label_tabs(root: HtmlElement) -> None:
