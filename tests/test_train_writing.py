@@ -267,6 +267,7 @@ def test_a_model_from_scratch_trains_all_its_weights_and_says_so(tmp_path: Path)
     untrained = adapters.load_untrained_writer(folder / "4-model")
     assert trained.tokenizer.get_vocab() == untrained.tokenizer.get_vocab()
     assert not trained.base.lm_head.weight.equal(untrained.base.lm_head.weight)
+    assert answering.systems(folder, grounding="closed-book") == ("byheart", "closed-book", "bm25")
     with pytest.raises(TrainError, match="untrained, it knows no word"):
         run(tmp_path / "none", "scratch:gpt2-10m", method="none")
 
@@ -282,6 +283,7 @@ def test_choices_for_a_model_that_writes_are_given_with_their_reasons() -> None:
     assert (small.batch_size, small.recipe.learning_rate) == (16, 1e-5)
     scratch = plan.choose_writing_recipe(from_scratch=True, is_full=True, parameters=10_000_000, **common)
     assert scratch.recipe.learning_rate == plan.SCRATCH_RATE
+    assert scratch.recipe.total_steps * scratch.batch_size * 50 == plan.SCRATCH_TOKENS  # an answer has 50: half of them
     for choice in (large, small, scratch):
         assert {"train.batch_size", "train.learning_rate", "train.epochs"} <= choice.reasons.keys()
         assert choice.recipe.validate_every * choice.batch_size >= plan.MEASURED_ANSWERS

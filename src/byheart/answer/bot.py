@@ -21,7 +21,7 @@ from byheart.answer.grounds import Grounding, Grounds, Unsupported
 from byheart.answer.intents import IntentHead, fit_intents, intents_of, load_intents
 from byheart.answer.lexical import LexicalAnswerer
 from byheart.answer.written import WrittenAnswerer
-from byheart.catalog import STARTER
+from byheart.catalog import STARTER, find_model
 from byheart.errors import MissingInputError, ModelError
 from byheart.index.index import Index, Match, build_index, load_index
 from byheart.index.passages import make_passages
@@ -93,8 +93,12 @@ class ManualAnswerer:
 
 def systems(folder: RunFolder, *, grounding: Grounding) -> tuple[System, ...]:
     """Return what a trained bot can be measured as, and against; the first is the bot as it answers customers."""
-    if read_description(folder / MODEL).family == "encoder":
+    trained = read_description(folder / MODEL)
+    if trained.family == "encoder":
         return ("byheart", "untrained", "bm25")
+    entry = find_model(trained.base_model)
+    if entry and entry.from_scratch:  # untrained it writes noise, and nobody taught it to read passages
+        return ("byheart", "closed-book", "bm25")
     more: tuple[System, ...] = ("closed-book",) if grounding == "retrieve" else ("closed-book", "retrieve")
     return ("byheart", *more, "untrained", "bm25")
 
