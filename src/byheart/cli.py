@@ -41,11 +41,6 @@ app = typer.Typer(
     context_settings=CONTEXT,
 )
 
-app.add_typer(cli_serve.keys, name="keys")
-app.add_typer(cli_export.export, name="export")
-app.command()(cli_serve.feedback)
-app.command()(cli_serve.forget)
-
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as train.epochs=3.")
 ]
@@ -139,7 +134,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, in bytes.")] = False,
     sets: Sets = None,
 ) -> None:
-    """Say what the model takes in memory, for inference and each way to train, and which fits."""
+    """Say what memory the model takes, and how it can be trained."""
     from byheart import cli_plan
 
     project = None if model else _project(bot, sets, need_sources=False)
@@ -286,6 +281,13 @@ def config(
     typer.echo(config_settings.as_yaml(loaded.project.config, notes), nl=False)
     for key in chosen.keys() - loaded.origins.keys():
         typer.echo(f"# chosen: {key}: {chosen[key]}")
+
+
+# Last, as help lists the verbs in this order.
+app.command()(cli_serve.feedback)
+app.command()(cli_serve.forget)
+app.add_typer(cli_serve.keys, name="keys")
+app.add_typer(cli_export.export, name="export")
 
 
 def _project(bot: Path, sets: list[str] | None, *, need_sources: bool = True) -> Project:

@@ -24,7 +24,7 @@ Converter = Annotated[
     Path | None, typer.Option(help="llama.cpp's convert_hf_to_gguf.py; needed for other architectures.")
 ]
 
-export = group("Take the model elsewhere: without the bot around it, it neither cites nor declines.")
+export = group("Take the model elsewhere, where it neither cites nor declines.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,7 +77,7 @@ def feedback(
     bot: Bot = HERE,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them as a file for `questions:`.")] = None,
 ) -> None:
-    """List the questions that the bot declined, and the answers that customers did not like."""
+    """List the questions it declined and the answers disliked."""
     from byheart.serve.conversations import as_questions, wanting
 
     with _database(bot) as database:
