@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.answered: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.models = ["m"]
+        self.on_list: Callable[[], object] = lambda: None
         self.seen = threading.Condition()
 
     @property
@@ -68,8 +69,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.keys.append(self.headers.get("Authorization", ""))
+        self.server.on_list()
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "x"} for name in self.server.models]
-        self.send(200, {"object": "list", "data": models})
+        self.send(200, {"object": "list", "data": models}, {"Connection": "close"})
 
     def stream(self, content: str, *, is_cut: bool = False) -> None:
         """Send the content word by word as events; `is_cut`: hang up before its end."""

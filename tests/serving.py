@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def running(app: FastAPI) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def wait_until(happened: Callable[[], Any], limit_s: float = 60) -> Any:
+    """Return what it returns, once that is something."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := happened():
+            return found
+        time.sleep(0.005)
+    raise AssertionError("it did not happen")
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from byheart.answer.grounds import Grounds
 from byheart.errors import EngineError
 from byheart.llm import StreamedModel
 from byheart.serve import backend
+from byheart.serve.pulse import Pulse
 from fake_llm_server import dies, endless, hold, status
-from serving import client_of, make_app, running
+from serving import client_of, make_app, running, wait_until
 from toy_manual import PAGES, FakeEncoder, index_of
 
 QUESTION = "How long does a deleted board stay in the bin?"
@@ -36,13 +37,17 @@ def engine() -> Iterator[fake_llm_server.Server]:
 
 
 @contextlib.contextmanager
-def gateway(engine: fake_llm_server.Server, *, time_limit_s: float = 20.0, **changes: Any) -> Iterator[httpx.Client]:
+def gateway(
+    engine: fake_llm_server.Server, *, time_limit_s: float = 20.0, limit_s: float = 10.0, kept_s: float = 1.0,
+    **changes: Any,
+) -> Iterator[httpx.Client]:  # fmt: skip
     grounds = Grounds(
         index=index_of(PAGES), encoder=FakeEncoder(), calibration=None, max_words=60, max_citations=2, **changes
     )
     model = StreamedModel(base_url=engine.base_url, model="m", api_key="secret-engine-key", silence_s=10.0)
     writer = RemoteWriter(model, most_tokens=grounds.most_tokens)
-    app = make_app(GeneratedAnswerer(writer=writer, grounds=grounds), time_limit_s=time_limit_s)  # type: ignore[arg-type]  # it takes both kinds of answerers
+    pulse = Pulse(model, limit_s=limit_s, kept_s=kept_s)
+    app = make_app(GeneratedAnswerer(writer=writer, grounds=grounds), time_limit_s=time_limit_s, pulse=pulse)  # type: ignore[arg-type]  # it takes both kinds of answerers
     with running(app) as address, client_of(address) as client:
         yield client
 
@@ -119,6 +124,37 @@ def test_a_slow_engine_meets_the_time_limit(engine: fake_llm_server.Server) -> N
         assert client.get("/ready").json()["engine"] == "ok"
 
 
+def test_ready_tells_that_the_engine_is_gone_and_that_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    with contextlib.ExitStack() as first:
+        engine = first.enter_context(fake_llm_server.running(lambda body: TRUE))
+        with gateway(engine, kept_s=0.0) as client:
+            assert client.get("/ready").json() == {"ready": True, "engine": "ok", "storage": "none"}
+            engine.models = ["another"]
+            assert client.get("/ready").json()["engine"] == "unreachable"
+            engine.models = ["m"]
+            assert client.get("/ready").status_code == 200
+            first.close()
+            gone = [client.get("/ready") for _ in range(3)]
+            assert {response.status_code for response in gone} == {503}
+            assert gone[0].json() == {"ready": False, "engine": "unreachable", "storage": "none"}
+    told = [record.message for record in caplog.records]
+    assert told[:2] == [
+        "the engine cannot be reached: it has no model 'm' any more",
+        "the engine answers again",
+    ]
+    assert len(told) == 3  # an outage once, however many ask
+
+
+def test_ready_does_not_wait_for_an_engine_that_hangs_and_many_probes_are_one(engine: fake_llm_server.Server) -> None:
+    until = threading.Event()
+    engine.on_list = lambda: until.wait(30)
+    with gateway(engine, limit_s=0.1, kept_s=60.0) as client:
+        assert client.get("/ready").json()["engine"] == "unreachable"
+        until.set()
+        assert {client.get("/ready").status_code for _ in range(20)} == {503}
+    assert len(engine.keys) == 1
+
+
 def test_a_client_that_leaves_ends_the_work_of_the_engine(engine: fake_llm_server.Server) -> None:
     ended = threading.Event()
     engine.script.append(endless(ended))
@@ -146,6 +182,8 @@ if "--fail" in sys.argv:
     print("no such model"); sys.exit(3)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path == "/die":
+            print("out of memory", flush=True); os._exit(7)
         ok = self.headers.get("Authorization") == "Bearer " + os.environ["LLAMA_API_KEY"]
         body = json.dumps({{"object": "list", "data": [{{"id": value("--alias"), "object": "model", "created": 0,
                             "owned_by": "x"}}]}}).encode()
@@ -180,6 +218,29 @@ def test_a_started_engine_listens_on_loopback_asks_for_our_key_and_ends_with_us(
         assert found.api_key not in " ".join(command)
     with httpx.Client(trust_env=False) as http, pytest.raises(httpx.ConnectError):
         http.get(f"{found.base_url}/models")
+
+
+def test_an_engine_that_dies_is_started_again_at_its_address_but_not_for_ever(
+    llama_server: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backend, "RESTARTS_S", (0.0,))
+    command, log = backend.llama_command(llama_server / "model.gguf"), llama_server / "log"
+    with backend.started(command, log=log, start_s=30) as found, httpx.Client(trust_env=False) as http:
+
+        def names() -> Any:
+            headers = {"authorization": f"Bearer {found.api_key}"}
+            with contextlib.suppress(httpx.TransportError):
+                return http.get(f"{found.base_url}/models", headers=headers).json()["data"][0]["id"]
+
+        for then in ("it is started again in 0 s", "it is not started again"):
+            wait_until(lambda: names() == found.model)
+            with pytest.raises(httpx.TransportError):
+                http.get(f"{found.base_url.removesuffix('/v1')}/die")
+            wait_until(lambda then=then: then in caplog.text)
+    assert [record.message for record in caplog.records] == [
+        f"the engine ended with code 7: out of memory (all: {log}); it is started again in 0 s",
+        f"the engine ended with code 7: out of memory (all: {log}); it is not started again",
+    ]
 
 
 def test_an_engine_that_does_not_start_says_why(llama_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:

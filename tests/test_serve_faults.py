@@ -10,7 +10,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from byheart.answer.grounds import Grounds, grounded
 from byheart.answer.written import WrittenAnswerer
 from byheart.serve import limits
 from byheart.serve.database import FILE_NAME
-from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
+from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, wait_until
 from toy_manual import PAGES, FakeEncoder, index_of
 
 SERVER = Path(__file__).parent / "clients" / "server.py"
@@ -51,14 +50,6 @@ def server(folder: Path, port: int = 0) -> Iterator[tuple[str, psutil.Process]]:
 
 def ask(client: httpx.Client, question: str = "short", **more: Any) -> httpx.Response:
     return client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": question}], **more})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come to that in 10 s")
 
 
 def figure(client: httpx.Client, name: str) -> float:

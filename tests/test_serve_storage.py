@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from byheart.serve.conversations import Exchange, forget, forget_older, save_exc
 from byheart.serve.database import FILE_NAME, Database, exchanges, feedback, metadata
 from byheart.serve.gate import count
 from byheart.serve.keys import add_key, find_key
-from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
+from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, wait_until
 
 NOBODY = 65534
 
@@ -48,14 +48,6 @@ def exchange(id: str, question: str = QUESTION, **changes: Any) -> Exchange:
 def rows(database: Database, table: sa.Table = exchanges) -> int:
     with database.begin() as connection:
         return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if happened():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it did not happen")
 
 
 def ask(client: Any, question: str = QUESTION, **fields: Any) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,9 @@ from byheart.serve import completions
 from byheart.serve.completions import Watch, read_call
 from byheart.serve.schemas import ChatRequest
 from byheart.serve.streams import DONE, KEEP_ALIVE
-from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
+from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, wait_until
 
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}], "stream": True}
-
-
-def wait_until(happened: Callable[[], bool], limit_s: float = 10) -> float:
-    """Return how long it took."""
-    started = time.perf_counter()
-    while not happened():
-        assert time.perf_counter() - started < limit_s, "it did not happen"
-        time.sleep(0.002)
-    return time.perf_counter() - started
 
 
 def events_of(text: str) -> list[str]:

@@ -7,15 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from serving import QUESTION
+from serving import QUESTION, wait_until
 
 PARENT = """
 import sys
@@ -60,15 +58,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def until(value: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if found := value():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
-
-
 def pids(address: str, *, tries: int = 60) -> set[int]:
     """Return who answers; every request comes by a connection of its own."""
     found = set()
@@ -98,7 +87,7 @@ def test_workers_share_address_database_and_figures_and_a_signal_ends_all(
 ) -> None:
     parent = start()
     address = address_of(parent)
-    workers = until(lambda: found if len(found := pids(address)) == 2 else None)
+    workers = wait_until(lambda: found if len(found := pids(address)) == 2 else None)
     body = {"messages": [{"role": "user", "content": QUESTION}]}
     replies = [httpx.post(f"{address}/v1/chat/completions", json=body, trust_env=False) for _ in range(12)]
     answered = [reply for reply in replies if reply.status_code == 200]
@@ -117,12 +106,12 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_the_parent(
 ) -> None:
     parent = start()
     address = address_of(parent)
-    first, second = until(lambda: found if len(found := pids(address)) == 2 else None)
+    first, second = wait_until(lambda: found if len(found := pids(address)) == 2 else None)
     os.kill(first, signal.SIGKILL)
-    found = until(lambda: found if len(found := pids(address) - {first}) == 2 else None)
+    found = wait_until(lambda: found if len(found := pids(address) - {first}) == 2 else None)
     assert second in found
     parent.kill()
-    until(lambda: all(map(is_gone, found)))
+    wait_until(lambda: all(map(is_gone, found)))
 
 
 def test_workers_that_cannot_start_end_the_whole_with_the_reason(start: Callable[..., subprocess.Popen[str]]) -> None:

@@ -29,6 +29,7 @@ from byheart.serve.gate import Gate, GateRules
 from byheart.serve.limits import SecurityHeaders
 from byheart.serve.metrics import MeasuredApp, Metrics
 from byheart.serve.pages import Manual, fill_template
+from byheart.serve.pulse import Pulse
 from byheart.serve.routes import Bot, chat_routes, embedding_routes, feedback_routes, machine_routes, model_routes
 from byheart.serve.suggest import FollowUps
 from byheart.serve.widget import PUBLIC, Look, brand_file, icon_file, widget_file
@@ -51,21 +52,22 @@ def create_app(
     database: Database | None = None,
     keeps_exchanges: bool = True,
     retention_days: float = 90.0,
+    pulse: Pulse | None = None,
 ) -> FastAPI:
     """Return the web app of one bot.
 
     `documents` and `sections` are the manual's, for the pages that citations of files open; `look` is the chat's. At
     most `workers` questions are answered at once and `waiting` more may wait; others get 429. Keys, limits and what
-    is kept need a `database`, which the app closes at its end; without one, nothing is kept.
+    is kept need a `database`, which the app closes at its end; without one, nothing is kept. `pulse`: of an engine that
+    is a program of its own; /ready asks it.
     """
     if rules and not database:
         raise ValueError("rules need a database: keys and counts are in it")
     engine = Engine(answerer, workers=workers, waiting=waiting, time_limit_s=time_limit_s)
     metrics = Metrics()
     desk = Desk(database, on_lost=metrics.lost_notes.inc) if database else None
-    bot = Bot(
-        engine, metrics, FollowUps(sections), model_name, len(sections), desk, keeps_exchanges and desk is not None
-    )
+    keeps = keeps_exchanges and desk is not None
+    bot = Bot(engine, metrics, FollowUps(sections), model_name, len(sections), desk, keeps, pulse)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -19,6 +19,7 @@ from byheart.serve.backend import Backend
 from byheart.serve.database import open_database
 from byheart.serve.gate import GateRules
 from byheart.serve.keys import page_key
+from byheart.serve.pulse import Pulse
 from byheart.serve.suggest import suggest
 from byheart.serve.widget import Look
 from byheart.store import RunFolder
@@ -32,7 +33,8 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
     folder = RunFolder(project.run_path)
     sections = folder.read("2-sections.jsonl", Section)
     chat, settings = project.config.chat, project.config.serve
-    answerer = _answerer(project, folder, backend)
+    model = _model(backend, silence_s=settings.answer_timeout_s) if backend else None
+    answerer = _answerer(project, folder, model)
     at_once = AT_ONCE_IN_BATCHES if isinstance(answerer, AsyncAnswerer) else AT_ONCE_IN_THREADS
     database = open_database(settings.database, folder=project.folder)
     return create_app(
@@ -64,12 +66,13 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
         database=database,
         keeps_exchanges=settings.keep_conversations,
         retention_days=settings.retention_days,
+        pulse=Pulse(model) if model else None,
     )
 
 
-def _answerer(project: Project, folder: RunFolder, backend: Backend | None) -> Answerer | AsyncAnswerer:
+def _answerer(project: Project, folder: RunFolder, model: StreamedModel | None) -> Answerer | AsyncAnswerer:
     settings = project.config.answer
-    if backend is None:
+    if model is None:
         loaded = answering.load(
             folder, system="byheart", max_words=settings.max_words, max_citations=settings.max_citations,
             grounding=settings.grounding, unsupported=settings.unsupported,
@@ -79,8 +82,8 @@ def _answerer(project: Project, folder: RunFolder, backend: Backend | None) -> A
         folder, max_words=settings.max_words, max_citations=settings.max_citations,
         grounding=settings.grounding, unsupported=settings.unsupported,
     )  # fmt: skip
-    model = StreamedModel(
-        base_url=backend.base_url, model=backend.model, api_key=backend.api_key,
-        silence_s=project.config.serve.answer_timeout_s,
-    )  # fmt: skip
     return GeneratedAnswerer(writer=RemoteWriter(model, most_tokens=grounds.most_tokens), grounds=grounds)
+
+
+def _model(backend: Backend, *, silence_s: float) -> StreamedModel:
+    return StreamedModel(base_url=backend.base_url, model=backend.model, api_key=backend.api_key, silence_s=silence_s)

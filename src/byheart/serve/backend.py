@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from byheart.errors import EngineError
 from byheart.llm import StreamedModel
@@ -26,12 +29,16 @@ from byheart.serve.signals import sigterm_unwinds
 NAME = "byheart"  # what a started engine calls the model
 LOOPBACK = "127.0.0.1"
 STOP_S = 10.0  # for an engine to end by itself
+RESTARTS_S = (1.0, 5.0, 30.0, 60.0, 120.0)  # waits before starts in a row: what always fails must not load for ever
+STEADY_S = 600.0  # an engine that ran for so long has its restarts anew
 _POLL_S = 0.2
 _INSTALL = {
     "vllm": "Install it where byheart is: pip install vllm (it needs a GPU)",
     "llama-server": "Install llama.cpp: brew install llama.cpp, or https://github.com/ggml-org/llama.cpp/releases",
 }
 _KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")  # read by the programs: a key in their arguments is seen by all
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ def llama_command(gguf: Path) -> list[str]:
 def started(command: Sequence[str], *, log: Path, start_s: float) -> Iterator[Backend]:
     """Run an engine while the block runs; it ends with it. What it prints goes to `log`.
 
+    One that was ready and ends by itself is started again (RESTARTS_S), at the same address.
+
     Raises EngineError where the program is not installed, or does not get ready within `start_s` seconds.
     """
     program = shutil.which(command[0])
@@ -87,17 +96,63 @@ def started(command: Sequence[str], *, log: Path, start_s: float) -> Iterator[Ba
     arguments = [program, *command[1:], "--host", LOOPBACK, "--port", str(port)]
     backend = Backend(f"http://{LOOPBACK}:{port}/v1", NAME, key)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            arguments, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env=os.environ | dict.fromkeys(_KEY_VARIABLES, key),
-            start_new_session=True,  # Ctrl-C is for this server, which ends the engine after the last answer
-        )  # fmt: skip
+        running = _Program(arguments, key=key, output=output)
         try:
             with sigterm_unwinds():
-                _wait_until_ready(process, backend, log=log, start_s=start_s)
+                _wait_until_ready(running.process, backend, log=log, start_s=start_s)
+                running.keep()
                 yield backend
         finally:
-            _stop(process)
+            running.stop()
+
+
+class _Program:
+    """A process that takes the place of one that ended, until it is stopped."""
+
+    def __init__(self, arguments: Sequence[str], *, key: str, output: IO[bytes]) -> None:
+        self._arguments = arguments
+        self._env = os.environ | dict.fromkeys(_KEY_VARIABLES, key)
+        self._output = output
+        self._stopping = threading.Event()
+        self._has_ended = False
+        self._keeper = threading.Thread(target=self._keep, name="byheart-engine", daemon=True)
+        self.process = self._start()
+
+    def keep(self) -> None:
+        """From now on start it again where it ends by itself, and say so in the log."""
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End the process; another does not take its place."""
+        self._stopping.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        if not self._has_ended:  # else its number may be another's by now
+            _stop(self.process)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._arguments, stdout=self._output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=self._env,
+            start_new_session=True,  # Ctrl-C is for this server, which ends the engine after the last answer
+        )  # fmt: skip
+
+    def _keep(self) -> None:
+        waits_s, since = iter(RESTARTS_S), time.monotonic()
+        while not self._stopping.wait(_POLL_S):
+            if self.process.poll() is None:
+                continue
+            if time.monotonic() - since > STEADY_S:
+                waits_s = iter(RESTARTS_S)
+            wait_s = next(waits_s, None)
+            then = "it is not started again" if wait_s is None else f"it is started again in {wait_s:g} s"
+            code, log = self.process.returncode, self._output.name
+            logger.error("the engine ended with code %s: %s (all: %s); %s", code, _last_line(Path(log)), log, then)
+            _stop(self.process)  # helpers that it left behind hold the GPU's memory
+            self._has_ended = True
+            if wait_s is None or self._stopping.wait(wait_s):
+                return
+            self.process, since = self._start(), time.monotonic()
+            self._has_ended = False
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], backend: Backend, *, log: Path, start_s: float) -> None:

@@ -25,6 +25,7 @@ from byheart.serve.faults import ApiError
 from byheart.serve.gate import Caller, count
 from byheart.serve.limits import GuardedRoute
 from byheart.serve.metrics import CONTENT_TYPE, Metrics
+from byheart.serve.pulse import Pulse
 from byheart.serve.schemas import (
     ChatCompletion,
     ChatRequest,
@@ -62,6 +63,7 @@ class Bot:
     section_count: int
     desk: Desk | None  # None: nothing is kept
     keeps_exchanges: bool
+    pulse: Pulse | None  # None: the model runs in this process
 
     @property
     def names(self) -> frozenset[str]:
@@ -146,11 +148,13 @@ def machine_routes(bot: Bot) -> APIRouter:
     @router.get("/ready", responses={503: {"model": Readiness}}, response_model=Readiness)
     async def ready() -> Response:
         """Say whether a question would be answered now: 200 or 503."""
-        is_open = bot.engine.is_open
+        engine: Literal["ok", "full", "unreachable"] = "ok" if bot.engine.is_open else "full"
+        if bot.pulse is not None and not await bot.pulse.beats():
+            engine = "unreachable"
         storage: Literal["ok", "failing", "none"] = "none"
         if bot.desk is not None:  # answers go on without it; who watches should know
             storage = "failing" if bot.desk.is_failing else "ok"
-        state = Readiness(ready=is_open, engine="ok" if is_open else "full", storage=storage)
+        state = Readiness(ready=engine == "ok", engine=engine, storage=storage)
         return JSONResponse(state.model_dump(), 200 if state.ready else 503)
 
     @router.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})

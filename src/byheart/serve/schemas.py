@@ -283,5 +283,5 @@ class Readiness(BaseModel):
     """The response of GET /ready: whether a question would be answered now, and what would keep it from that."""
 
     ready: bool
-    engine: Literal["ok", "full"]
+    engine: Literal["ok", "full", "unreachable"]
     storage: Literal["ok", "failing", "none"]
