@@ -18,7 +18,8 @@ from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser  # noqa: E402
 
 from browser import Chat, open_browser  # noqa: E402
-from byheart.answer.base import Answer  # noqa: E402
+from byheart.answer.base import Answer, Receipt  # noqa: E402
+from byheart.answer.receipts import sentences_of  # noqa: E402
 from byheart.records import Citation  # noqa: E402
 from byheart.serve.api import create_app  # noqa: E402
 from byheart.serve.engine import FakeAnswerer  # noqa: E402
@@ -65,9 +66,20 @@ ANSWERS = {
     "Can I invite someone without an account?": Answer(
         "Yes. Share the board with a **guest link**: guests join with a name, and need no account.\n\n"
         "Guests can draw and comment; they cannot export or invite others.",
-        (Citation("Guests and visitors", "Guests and visitors › Invite a guest", "people/guests.md#invite", 0.9, ""),),
+        (
+            Citation("Guests and visitors", "Guests and visitors › Invite a guest", "people/guests.md#invite", 0.9, ""),
+            Citation("Roles and rights", "Roles and rights › What each role may do", "people/roles.md#may", 0.6, ""),
+        ),
         0.9,
         False,
+        receipts=(
+            Receipt(
+                "Share the board with a **guest link**: guests join with a name, and need no account.",
+                "people/guests.md#invite",
+                "",
+            ),
+            Receipt("Guests can draw and comment; they cannot export or invite others.", "people/roles.md#may", ""),
+        ),
     ),
     "Do you have a parental control mode?": Answer(
         "I did not find this in the manual. These pages come nearest.",
@@ -79,7 +91,11 @@ ANSWERS = {
         True,
     ),
     "كيف أنقل بطاقة؟": Answer(
-        ARABIC, (Citation("البطاقات", "البطاقات › نقل بطاقة", "cards.md#move", 0.9, ""),), 0.9, False
+        ARABIC,
+        (Citation("البطاقات", "البطاقات › نقل بطاقة", "cards.md#move", 0.9, ""),),
+        0.9,
+        False,
+        receipts=tuple(Receipt(text, "cards.md#move", "") for text in sentences_of(ARABIC)),
     ),
 }
 LOOK = Look(accent="#4f46e5", contact="help@inkwell.example")

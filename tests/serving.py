@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from byheart.answer.base import Answer, Turn
+from byheart.answer.base import Answer, Receipt, Turn
 from byheart.records import Citation, Document, Section
 from byheart.serve.api import create_app
 from byheart.serve.engine import FakeAnswerer
@@ -27,6 +27,22 @@ ANSWER = Answer(
     ),
     confidence=0.9,
     abstained=False,
+)
+CITED = Answer(
+    "Drag the card. Or press **M**.\n\n- Pick a *board*: see https://help.example.com/boards.\n\n"
+    "| What | Moves |\n|---|---|\n| Notes | yes |\n\n```sh\nmv card\n```\nEt voil\u00e0!",
+    ANSWER.citations,
+    confidence=0.9,
+    abstained=False,
+    receipts=(
+        Receipt("Drag the card.", "cards/move.md#move-a-card", "s1"),
+        Receipt("Or press **M**.", "https://help.example.com/boards", "s2"),
+        Receipt("Pick a *board*: see https://help.example.com/boards.", "https://help.example.com/boards", "s2"),
+        Receipt("What | Moves |", "cards/move.md#move-a-card", "s1"),
+        Receipt("Notes | yes |", "cards/move.md#move-a-card", "s1"),
+        Receipt("mv card", "cards/move.md#move-a-card", "s1"),
+        Receipt("Et voil\u00e0!", "elsewhere.md", "s9"),
+    ),
 )
 ANSWER_FIELDS = [
     "question",
@@ -65,6 +81,7 @@ class Bot(FakeAnswerer):
             {
                 QUESTION: ANSWER,
                 "short": "One two, three.",
+                "cited": CITED,
                 "code": "Run this:\n\n```sh\nmake  demo\n```",
                 "long": "\n\n".join(f"Paragraph {number} of many." for number in range(60)),
             }

@@ -267,7 +267,7 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, host: str, theme: Any)
     chat = Chat(page)
     chat.find(".launcher").click()
     assert axe(page) == []
-    for question in (QUESTION, "code", "unknown", "fail"):
+    for question in (QUESTION, "cited", "code", "unknown", "fail"):
         chat.ask(question)
         assert axe(page) == [], question
     page.get_by_role("button", name="Not helpful").first.click()

@@ -117,7 +117,12 @@ class AnswerConfig(_Part):
     """Composing answers, and declining to."""
 
     max_words: int = Field(150, ge=20, le=1000, description="longest answer")
-    max_citations: int = Field(3, ge=1, le=10, description="most sections cited for one answer")
+    max_citations: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="most sections cited for one answer; one that a model wrote cites all that bear its sentences out",
+    )
     grounding: Literal["closed-book", "retrieve"] = Field(
         "closed-book",
         description="a model that writes answers from memory, or reads the best passages in its prompt (retrieve)",

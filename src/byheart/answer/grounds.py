@@ -89,7 +89,7 @@ class Grounds:
             return Answer(text, cite(matches, self._max_citations), probability, abstained=False)
         checked = check(text, matches, self._index, search=self._search)
         if checked.is_supported:
-            cited = cite(checked.sources, self._max_citations)
+            cited = cite(checked.sources, len(checked.sources))  # a receipt whose source is not listed is none
             return Answer(text, cited, probability, abstained=False, receipts=checked.receipts)
         if self._unsupported == "abstain":
             return declined(asked.matches, probability, max_citations=self._max_citations)

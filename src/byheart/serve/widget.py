@@ -21,13 +21,16 @@ from byheart.errors import ByheartError
 from byheart.serve.colours import brand_css
 
 # In the order in which they need each other. They share one scope: a name may be declared once.
-MODULES = ("markdown", "parts", "colours", "words", "client", "transcript", "conversation", "view", "element", "main")
+MODULES = (
+    "receipts", "markdown", "parts", "colours", "words", "client", "transcript", "conversation", "view", "element",
+    "main",
+)  # fmt: skip
 STYLES = ("text.css", "widget/chat.css")
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const)\b)", re.MULTILINE)
 _CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_CSS_SPACE = re.compile(r"\s*\n\s*|\s*([{};,])\s*|(?<=[a-z]:)\s+")  # not before "(" or "+": there it has a meaning
+_CSS_SPACE = re.compile(r"\s*\n\s*|\s*([{};,>])\s*|(?<=[a-z]:)\s+")  # not before "(" or "+": there it has a meaning
 
 # a module has no current script: then the element is found by its address
 _SCRIPT = """document.currentScript ?? document.querySelector('script[src*="widget.js"]')"""
@@ -144,7 +147,7 @@ def _code() -> str:
 @functools.cache
 def _styles() -> str:
     code = "".join(_static().joinpath(name).read_text(encoding="utf-8") for name in STYLES)
-    return _CSS_SPACE.sub(r"\1", _CSS_COMMENT.sub("", code))
+    return _CSS_SPACE.sub(r"\1", _CSS_COMMENT.sub("", code)).replace(";}", "}")
 
 
 @functools.lru_cache(maxsize=8)

@@ -99,11 +99,16 @@ export class Conversation {
 
 /** Return what the server said beside an answer, as far as it has the right form; null where it has none. */
 export function cleanSources(sources) {
-  if (!sources || !Array.isArray(sources.citations)) return null;
+  if (!Array.isArray(sources?.citations)) return null;
   const isText = (value) => typeof value === "string";
-  const citations = sources.citations.filter((item) => [item?.title, item?.heading, item?.url].every(isText));
-  const followUps = (Array.isArray(sources.follow_ups) ? sources.follow_ups : []).filter(isText);
-  return { citations, abstained: Boolean(sources.abstained), escalate: Boolean(sources.escalate), follow_ups: followUps };
+  const list = (name, isRight) => (Array.isArray(sources[name]) ? sources[name].filter(isRight) : []);
+  return {
+    citations: list("citations", (item) => [item?.title, item?.heading, item?.url].every(isText)),
+    receipts: list("receipts", (item) => [item?.text, item?.url].every(isText)),
+    abstained: Boolean(sources.abstained),
+    escalate: Boolean(sources.escalate),
+    follow_ups: list("follow_ups", isText),
+  };
 }
 
 /** Show the text word by word: answers come in one burst, which is hard to follow on the screen. */
@@ -140,21 +145,35 @@ function sentMessages(turns) {
 }
 
 function save(store, turns) {
+  keep(store, JSON.stringify(turns));
+}
+
+/** Keep a text for this tab, over reloads. */
+export function keep(name, text) {
   try {
-    sessionStorage.setItem(store, JSON.stringify(turns));
+    sessionStorage.setItem(name, text);
   } catch (fault) {
-    console.warn(`byheart: the conversation will not survive a reload (${fault.message})`); // full, or forbidden
+    console.warn("byheart:", fault); // full, or forbidden: it will not survive a reload
+  }
+}
+
+/** Return what was kept; null where nothing was, or keeping is forbidden. */
+export function kept(name) {
+  try {
+    return sessionStorage.getItem(name);
+  } catch {
+    return null;
   }
 }
 
 function restore(store) {
   try {
-    const stored = JSON.parse(sessionStorage.getItem(store) ?? "[]");
+    const stored = JSON.parse(kept(store) ?? "[]");
     const isTurn = (turn) => typeof turn?.text === "string" && ["user", "assistant"].includes(turn.role);
     if (!Array.isArray(stored) || !stored.every(isTurn)) return [];
     return stored.map((turn) => (turn.role === "user" ? { role: "user", text: turn.text } : asAnswer(turn)));
   } catch {
-    return []; // damaged or forbidden: a new conversation begins
+    return []; // damaged: a new conversation begins
   }
 }
 

@@ -2,8 +2,8 @@
 // page's corner that opens a panel, and with `page` it is the page itself.
 
 import { palette } from "./colours.js";
-import { Conversation } from "./conversation.js";
-import { button, confirmOn, icon, iconButton, make } from "./parts.js";
+import { Conversation, keep, kept } from "./conversation.js";
+import { button, confirmOn, icon, iconButton, make, named } from "./parts.js";
 import { transcript, turnText } from "./transcript.js";
 import { drawTurn, markOf } from "./view.js";
 
@@ -22,7 +22,7 @@ export class ByheartChat extends HTMLElement {
     this.nodes = [];
     this.openStore = `byheart:open:${base}`;
     this.keyStore = `byheart:key:${base}`; // of this tab, as the conversation
-    this.conversation = new Conversation({ base, key: sessionGet(this.keyStore) || settings.key }, {
+    this.conversation = new Conversation({ base, key: kept(this.keyStore) || settings.key }, {
       onChange: (index, shown) => (index === undefined ? this.drawAll() : this.draw(index, shown)),
       onEnd: (turn) => this.announce(this.announcement(turn)),
     });
@@ -30,7 +30,7 @@ export class ByheartChat extends HTMLElement {
     this.listen();
     this.paint();
     this.drawAll();
-    if (this.isLauncher) this.toggle(sessionGet(this.openStore) === "yes", { moveFocus: false });
+    if (this.isLauncher) this.toggle(kept(this.openStore) === "yes", { moveFocus: false });
     this.scroller.scrollTop = this.scroller.scrollHeight;
     if (this.isPage) this.startPage();
   }
@@ -173,9 +173,8 @@ export class ByheartChat extends HTMLElement {
     this.isOpen = isOpen;
     this.root.classList.toggle("open", isOpen);
     this.launcher.setAttribute("aria-expanded", String(isOpen));
-    this.launcher.setAttribute("aria-label", isOpen ? words.close : words.open);
-    this.launcher.title = isOpen ? words.close : words.open;
-    sessionSet(this.openStore, isOpen ? "yes" : "no");
+    named(this.launcher, isOpen ? words.close : words.open);
+    keep(this.openStore, isOpen ? "yes" : "no");
     this.fitViewport();
     if (isOpen) this.fitField();
     if (!moveFocus) return;
@@ -230,8 +229,7 @@ export class ByheartChat extends HTMLElement {
     this.newButton.hidden = isEmpty;
     this.showLatest();
     this.send.classList.toggle("stops", Boolean(running));
-    this.send.title = running ? words.stop : words.send;
-    this.send.setAttribute("aria-label", running ? words.stop : words.send);
+    named(this.send, running ? words.stop : words.send);
     this.fitField();
     if (hadFocus && !this.shadowRoot.activeElement) this.nodes.at(-1)?.focus({ preventScroll: true });
   }
@@ -257,7 +255,7 @@ export class ByheartChat extends HTMLElement {
       retry: () => conversation.retry(),
       unlock: (key) => {
         conversation.server.key = key;
-        sessionSet(this.keyStore, key);
+        keep(this.keyStore, key);
         conversation.retry();
       },
       copy: (text, node) => this.copy(text, node),
@@ -336,20 +334,4 @@ export class ByheartChat extends HTMLElement {
 function label(node, role, name) {
   node.setAttribute("role", role);
   node.setAttribute("aria-label", name);
-}
-
-function sessionGet(name) {
-  try {
-    return sessionStorage.getItem(name);
-  } catch {
-    return null; // forbidden: the panel starts closed
-  }
-}
-
-function sessionSet(name, value) {
-  try {
-    sessionStorage.setItem(name, value);
-  } catch (fault) {
-    console.warn(`byheart: whether the panel is open is not kept (${fault.message})`);
-  }
 }

@@ -1,6 +1,8 @@
 // Markdown as manuals use it, to DOM nodes. Text from outside only ever becomes text nodes and checked addresses:
 // nothing is parsed as HTML, so there is nothing to escape.
 
+import { markAt, unmarked } from "./receipts.js";
+
 const MAX_DEPTH = 12;
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+|$)/;
@@ -74,7 +76,7 @@ function readFence(lines, start) {
   let end = start + 1;
   while (end < lines.length && !closesFence(lines[end], mark)) end += 1;
   const code = lines.slice(start + 1, end).map((line) => line.slice(Math.min(indent, leadingSpaces(line))));
-  return [element("pre", element("code", code.join("\n"))), end + 1];
+  return [element("pre", element("code", unmarked(code.join("\n")))), end + 1];
 }
 
 function closesFence(line, mark) {
@@ -241,10 +243,10 @@ function spanAt(text, at, base, depth, missing) {
     case "_":
     case "~":
       return emphasisAt(text, at, base, depth, missing);
-    case "h":
-      return addressAt(text, at, base);
+    case "\uFDD0":
+      return markAt(text, at);
     default:
-      return null;
+      return addressAt(text, at, base);
   }
 }
 
@@ -258,7 +260,7 @@ function codeAt(text, at) {
     if (closing.length === mark.length) break;
     end += closing.length;
   }
-  const code = text.slice(at + mark.length, end).replace(/\n/g, " ");
+  const code = unmarked(text.slice(at + mark.length, end)).replace(/\n/g, " ");
   const padded = code.startsWith(" ") && code.endsWith(" ") && code.trim();
   return { node: element("code", padded ? code.slice(1, -1) : code), end: end + mark.length };
 }
@@ -302,8 +304,8 @@ function angleAt(text, at, base) {
 }
 
 function addressAt(text, at, base) {
-  if (base === null || WORD.test(text[at - 1] ?? "")) return null;
-  const match = /^https?:\/\/[^\s<>"'`|*]+/.exec(text.slice(at, at + 2100));
+  if (base === null || text[at] !== "h" || WORD.test(text[at - 1] ?? "")) return null;
+  const match = /^https?:\/\/[^\s<>"'`|*\uFDD0]+/.exec(text.slice(at, at + 2100));
   if (!match) return null;
   let address = match[0].replace(/[.,;:!?]+$/, "");
   if (address.endsWith(")") && !address.includes("(")) address = address.slice(0, -1);
@@ -366,7 +368,7 @@ function link(address, base, ...label) {
   anchor.target = "_blank";
   anchor.rel = "noopener noreferrer";
   const { host } = new URL(address);
-  if (![new URL(base).host, hostOf(anchor.textContent)].includes(host)) {
+  if (![base, safeAddress(anchor.textContent)].some((known) => known && new URL(known).host === host)) {
     const note = element("span", ` (${host})`);
     note.className = "host";
     anchor.append(note);
@@ -374,15 +376,7 @@ function link(address, base, ...label) {
   return anchor;
 }
 
-function hostOf(address) {
-  try {
-    return new URL(address).host;
-  } catch {
-    return ""; // the label is no address
-  }
-}
-
-function element(tag, ...children) {
+export function element(tag, ...children) {
   const node = document.createElement(tag);
   node.append(...children);
   return node;

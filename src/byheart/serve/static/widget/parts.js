@@ -1,5 +1,7 @@
 // Small parts that views are made of. Text becomes text nodes; nothing is parsed as HTML.
 
+import { element } from "./markdown.js";
+
 const ICONS = {
   page: "M6 2.5h5.5L15 6v11.5H6zM11.5 2.5V6H15",
   go: "M7 13l6-6M8 7h5v5",
@@ -15,14 +17,13 @@ const ICONS = {
   chat: "M4.5 4h11A1.5 1.5 0 0 1 17 5.5v7a1.5 1.5 0 0 1-1.5 1.5H9.5L6 17v-3H4.5A1.5 1.5 0 0 1 3 12.5v-7A1.5 1.5 0 0 1 4.5 4zM7 7.8h6M7 10.4h4",
   down: "M10 4v12M4.5 10.5 10 16l5.5-5.5",
   send: "M10 16V4M4.5 9.5 10 4l5.5 5.5",
-  stop: "M6.5 5.5h7a1 1 0 0 1 1 1v7a1 1 0 0 1-1 1h-7a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1z",
+  stop: "M6 6h8v8H6z",
 };
 
 /** Return an element with a class and children: nodes, or text. */
 export function make(tag, className = "", ...children) {
-  const node = document.createElement(tag);
+  const node = element(tag, ...children);
   if (className) node.className = className;
-  node.append(...children);
   return node;
 }
 
@@ -54,13 +55,15 @@ export function button(iconName, label, onClick, className = "") {
   return node;
 }
 
-/** Return a button that shows an icon alone; its name is read out and shown as a tooltip. */
+/** Return a button that shows an icon alone. */
 export function iconButton(iconName, label, onClick, className = "") {
-  const node = make("button", className, icon(iconName));
-  node.type = "button";
-  node.title = label;
-  node.setAttribute("aria-label", label);
-  node.addEventListener("click", onClick);
+  return named(button("", icon(iconName), onClick, className), label);
+}
+
+/** Give an element a name that is read out and shown as a tooltip. */
+export function named(node, name) {
+  node.title = name;
+  node.setAttribute("aria-label", name);
   return node;
 }
 

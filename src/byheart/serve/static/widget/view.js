@@ -1,7 +1,8 @@
 // What a turn of the conversation looks like.
 
-import { button, hidden, icon, make, withIcon } from "./parts.js";
-import { renderMarkdown, safeAddress } from "./markdown.js";
+import { button, hidden, icon, make, named, withIcon } from "./parts.js";
+import { renderMarkdown } from "./markdown.js";
+import { markReceipts } from "./receipts.js";
 import { contactAddress, pathOf, sourceAddress } from "./transcript.js";
 
 const REASONS = ["wrong", "incomplete", "unclear", "offTopic"];
@@ -14,7 +15,7 @@ export function drawTurn(node, turn, view) {
   const text = view.shown ?? turn.text;
   const body = node.querySelector(".text");
   if (body && turn.state === "waiting" && text) {
-    body.replaceChildren(renderMarkdown(text, null)); // nothing else changes while the answer comes
+    body.replaceChildren(rendered(turn, text, null, view)); // nothing else changes while the answer comes
     return;
   }
   node.className = `turn ${turn.role === "user" ? "user" : "bot"}`;
@@ -75,10 +76,25 @@ function textOf(turn, text, view) {
   // links in the manual's text are relative to the page they stand on, which is known once the sources are
   const page = turn.sources?.citations[0];
   const base = turn.state === "waiting" ? null : (page && sourceAddress(page.url, view.base)) || view.base;
-  body.append(renderMarkdown(text, base));
+  body.append(rendered(turn, text, base, view));
   if (turn.state !== "waiting") for (const block of body.querySelectorAll("pre")) addCopyButton(block, view);
   for (const frame of body.querySelectorAll("pre, .table")) frame.tabIndex = 0; // they scroll: reachable by keyboard
   return body;
+}
+
+/** Return the text's nodes, each sentence that has a receipt with the number of its source. */
+function rendered({ sources }, text, base, { words }) {
+  const fragment = renderMarkdown(sources ? markReceipts(text, sources) : text, base);
+  for (const mark of fragment.querySelectorAll(".cite")) {
+    const { number } = mark.dataset; // the style shows it: what is selected and read out is the answer alone
+    mark.href = `#${number}`;
+    named(mark, `${words.source} ${number}: ${pathOf(sources.citations[number - 1]).at(-1)}`);
+    mark.addEventListener("click", (event) => {
+      event.preventDefault();
+      mark.closest(".bubble").querySelectorAll(".source")[number - 1]?.focus(); // the list comes last
+    });
+  }
+  return fragment;
 }
 
 function addCopyButton(block, { words, actions }) {
@@ -96,12 +112,12 @@ function waiting(words) {
 
 function sourcesOf(sources, { words, base }) {
   const list = make("ol");
-  for (const item of sources.citations) {
+  for (const [index, item] of sources.citations.entries()) {
     const path = pathOf(item);
     const address = sourceAddress(item.url, base);
     const label = make("span", "", make("b", "", make("bdi", "", path.at(-1))));
     if (path.length > 1) label.append(hidden(" – "), make("small", "", make("bdi", "", path.slice(0, -1).join(" › "))));
-    const entry = make(address ? "a" : "div", "source", icon("page"), label);
+    const entry = make(address ? "a" : "div", "source", sources.receipts.length ? make("span", "number", `${index + 1}`) : icon("page"), label);
     if (address) {
       Object.assign(entry, { href: address, target: "_blank", rel: "noopener" });
       entry.append(icon("go", "go"), hidden(` (${words.newTab})`));

@@ -18,6 +18,7 @@ export const ENGLISH = {
   searching: "Looking it up…",
   latest: "Go to the latest message",
   sources: "Sources",
+  source: "Source",
   newTab: "opens in a new tab",
   unsure: "Not sure",
   nearest: "Nearest pages",
@@ -69,7 +70,7 @@ export async function loadWords(language, base) {
     if (!response.ok) throw new Error(`status ${response.status}`);
     return { words: { ...ENGLISH, ...(await response.json()) }, language };
   } catch (fault) {
-    console.warn(`byheart: no words in '${language}' (${fault.message}); the chat is in English`);
+    console.warn("byheart: the chat is in English:", fault);
     return { words: ENGLISH, language: "en" };
   }
 }
