@@ -1,4 +1,7 @@
-"""Write constraints.txt from this environment: what byheart and its extras need, at the versions installed here."""
+"""Write constraints.txt from this environment: what byheart and its extras need, at the versions installed here.
+
+Stops at a version that the oldest Python which byheart supports could not install.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+OLDEST_PYTHON = "3.11.0"  # of requires-python in pyproject.toml
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
@@ -25,6 +31,9 @@ def closure(root: str, extras: set[str]) -> dict[str, str]:
             continue
         seen.add((name, frozenset(wanted)))
         distribution = metadata.distribution(name)
+        needs = distribution.metadata["Requires-Python"] or ""
+        if not SpecifierSet(needs).contains(OLDEST_PYTHON):
+            raise SystemExit(f"{name} {distribution.version} needs Python {needs}: install an older one here first.")
         found[distribution.metadata["Name"].lower().replace("_", "-")] = distribution.version.partition("+")[0]
         for line in distribution.requires or []:
             requirement = Requirement(line)
