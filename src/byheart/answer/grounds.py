@@ -15,7 +15,7 @@ from byheart.answer.confidence import Calibration
 from byheart.answer.receipts import check
 from byheart.chat import REFUSAL, Exchange
 from byheart.index.index import Index, Match
-from byheart.models.encoder import DualEncoder, Encoder
+from byheart.models.encoder import DualEncoder, Encoded, Encoder
 
 Grounding = Literal["closed-book", "retrieve"]
 Unsupported = Literal["passage", "abstain"]
@@ -87,7 +87,7 @@ class Grounds:
         matches = self._search(f"{asked.question} {text}")
         if not self._with_receipts:
             return Answer(text, cite(matches, self._max_citations), probability, abstained=False)
-        checked = check(text, matches, self._index, search=self._search)
+        checked = check(text, matches, self._index, encode=self._encode)
         if checked.is_supported:
             cited = cite(checked.sources, len(checked.sources))  # a receipt whose source is not listed is none
             return Answer(text, cited, probability, abstained=False, receipts=checked.receipts)
@@ -107,7 +107,10 @@ class Grounds:
         return vectors_N_D
 
     def _search(self, text: str) -> list[Match]:
-        return self._index.search(text, self._encoder.encode_one(text, max_tokens=256))
+        return self._index.search(text, self._encode(text))
+
+    def _encode(self, text: str) -> Encoded:
+        return self._encoder.encode_one(text, max_tokens=256)
 
 
 def grounded(question: str, matches: Sequence[Match], *, max_words: int) -> str:

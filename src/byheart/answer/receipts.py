@@ -1,8 +1,9 @@
 """Receipts: each sentence of an answer that a model wrote, held against the passages of the manual.
 
 A sentence is borne out where one passage has most of its words by weight, all of its numbers, and says yes or no as
-the sentence does. That is stricter than a likeness of vectors, which hardly tells "3 guests" from "30 guests", or "can"
-from "cannot". What it refuses wrongly costs little: the manual's own passage is shown instead (answer.unsupported).
+the sentence does; and where it has, for each word of the manual that it lacks, one that is close to it in meaning. That
+is stricter than a likeness of whole vectors, which hardly tells "3 guests" from "30 guests", or "can" from "cannot".
+What it refuses wrongly costs little: the manual's own passage is shown instead (answer.unsupported).
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from collections.abc import Callable, Sequence
 
 from byheart.answer.base import Receipt
 from byheart.index.index import Index, Match, tokens_of
+from byheart.models.encoder import Encoded
 from byheart.sentences import sentence_spans
 
 SUPPORTED = 0.6  # share of a sentence's words, by weight, that must stand in the passage
+CLOSE = 0.6  # cosine of a word's vector in its sentence to one of the passage; docs/experiments.md#receipts
 SOURCES = 5  # passages that may bear a sentence out
 
 _MARKER = re.compile(r"^[ \t>]*(?:[-*+]|\d{1,4}[.)]|#{1,6}|\|)?[ \t]*")
 _RULE = re.compile(r"^[ \t>]*(?:```|~~~|[-=|: \t]+$)")  # a fence, a line under a heading or a table's head
+_WORD = re.compile(r"[^\W\d_]{3,}")
 _SAYS_NOTHING = frozenset({"yes", "no", "ok", "okay", "sure", "certainly", "please", "ja", "nein"})
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _NOT = re.compile(
@@ -41,8 +45,8 @@ class Checked:
         return bool(self.receipts) and all(receipt.section_id for receipt in self.receipts)
 
 
-def check(text: str, matches: Sequence[Match], index: Index, *, search: Callable[[str], Sequence[Match]]) -> Checked:
-    """Return the receipts of an answer. `matches`: found for the whole of it; `search` looks for one sentence more.
+def check(text: str, matches: Sequence[Match], index: Index, *, encode: Callable[[str], Encoded]) -> Checked:
+    """Return the receipts of an answer. `matches`: found for the whole of it; `encode` gives the vectors of a sentence.
 
     "Yes." and the like need no receipt, and are none for an answer that says no more.
     """
@@ -52,7 +56,10 @@ def check(text: str, matches: Sequence[Match], index: Index, *, search: Callable
         if _SAYS_NOTHING.issuperset(tokens_of(sentence)):
             continue
         near = [*sources, *matches[:SOURCES]]  # a passage that bore out a sentence before likely bears this out, too
-        source = source_of(sentence, near, index) or source_of(sentence, search(sentence)[:SOURCES], index)
+        encoded = encode(sentence)
+        source = source_of(sentence, near, index, encoded) or source_of(
+            sentence, index.search(sentence, encoded)[:SOURCES], index, encoded
+        )
         passage = source.passage if source else None
         receipts.append(Receipt(sentence, passage.url if passage else "", passage.section_id if passage else ""))
         if source and all(source.position != other.position for other in sources):
@@ -71,7 +78,7 @@ def sentences_of(markdown: str) -> list[str]:
     return found
 
 
-def source_of(sentence: str, matches: Sequence[Match], index: Index) -> Match | None:
+def source_of(sentence: str, matches: Sequence[Match], index: Index, encoded: Encoded) -> Match | None:
     """Return the match whose passage says what a sentence says; None where the nearest does not.
 
     The nearest alone is asked: beside "Guests cannot export boards", what another passage has of the words is no proof.
@@ -86,7 +93,27 @@ def source_of(sentence: str, matches: Sequence[Match], index: Index) -> Match | 
     if nearest is None or shared(nearest.passage.text) < SUPPORTED * sum(weights.values()):
         return None
     unit = max((unit.text for unit in nearest.passage.units), key=shared, default="")
-    return nearest if len(_NOT.findall(sentence)) == len(_NOT.findall(unit)) else None
+    if len(_NOT.findall(sentence)) != len(_NOT.findall(unit)):
+        return None
+    return nearest if _has_all_words(sentence, nearest, index, encoded) else None
+
+
+def _has_all_words(sentence: str, match: Match, index: Index, encoded: Encoded) -> bool:
+    """Whether the passage has each of the manual's words that the sentence has, or one close to it.
+
+    A word that the manual does not know is a paraphrase more often than a wrong name.
+    """
+    has = set(tokens_of(match.passage.text))
+    foreign = [
+        word.span()
+        for word in _WORD.finditer(sentence)
+        if index.vocabulary.issuperset(stems := tokens_of(word[0])) and not has.issuperset(stems)
+    ]
+    if not foreign:
+        return True
+    nearness_T = index.counterparts(match.position, encoded)
+    inside = [nearness_T[(encoded.starts_T >= start) & (encoded.starts_T < end)] for start, end in foreign]
+    return all(near.size and near.min() >= CLOSE for near in inside)
 
 
 def _numbers(text: str) -> set[str]:

@@ -120,6 +120,10 @@ class Index:
             )
         return matches
 
+    def counterparts(self, position: int, encoded: Encoded) -> Array:
+        """Return for each token of a text how near the nearest token of a passage is (T numbers, at most 1)."""
+        return np.asarray(self._token_support(np.array([position]), encoded)[:, 0])
+
     def _token_support(self, positions: NDArray[np.int64], encoded: Encoded) -> Array:
         """Return for each token of the question its best counterpart in each of the passages (Q x C)."""
         slices = [slice(self.first_token_P[p], self.first_token_P[p + 1]) for p in positions]
