@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from byheart.evaluate import history, metrics, report, wording
-from byheart.evaluate.advice import advise
+from byheart.evaluate.advice import Advice, advise
 from byheart.evaluate.coverage import Coverage, map_coverage
 from byheart.evaluate.history import Level, Rejection, Step
 from byheart.evaluate.metrics import Graded
@@ -225,7 +225,7 @@ def test_the_verdict_says_which_system_answers_more_and_whether_that_is_luck() -
     assert "no clear difference" in report.verdict_sentence(figures(same, "byheart", "bm25"))
 
 
-def titles(graded: list[Graded], *systems: str, **changes: Any) -> str:
+def advice(graded: list[Graded], *systems: str, **changes: Any) -> list[Advice]:
     inputs: dict[str, Any] = {
         "coverage": make_coverage(),
         "pairs_by_section": frozenset({"s0"}),
@@ -234,7 +234,11 @@ def titles(graded: list[Graded], *systems: str, **changes: Any) -> str:
         "steps": [],
         "best": None,
     }
-    return " | ".join(item.title for item in advise(metrics=figures(graded, *systems), **{**inputs, **changes}))
+    return advise(metrics=figures(graded, *systems), **{**inputs, **changes})
+
+
+def titles(graded: list[Graded], *systems: str, **changes: Any) -> str:
+    return " | ".join(item.title for item in advice(graded, *systems, **changes))
 
 
 HEALTHY = [*make_group("yours", 95, 5), *make_group("outside", 95, 5)]
@@ -307,6 +311,13 @@ def test_the_last_advice_of_the_loss_doctor_is_told_unless_it_was_followed_or_al
     assert "did not help" not in found
     for after in (Step(3, 1.0, 1.0, **told, done="lowered"), Step(4, 1.0, 1.0, diagnosis="healthy")):
         assert "loss doctor" not in titles(HEALTHY, steps=[*steps, Step(3, 1.0, 1.0, **told), after], best=steps[0])
+
+
+def test_what_the_loss_doctor_cannot_do_by_itself_is_not_promised_of_it() -> None:
+    for diagnosis, promised in (("jumpy", True), ("underfit", False), ("unfinished", False), ("flat", False)):
+        told = {"diagnosis": diagnosis, "evidence": "it rests at 4", "advice": "Raise train.epochs."}
+        (found,) = advice(HEALTHY, steps=[Step(1, 4.0, 4.0, **told)])
+        assert ("train.auto: true" in found.reason) == promised
 
 
 def test_a_reason_that_rejects_most_pairs_is_told() -> None:

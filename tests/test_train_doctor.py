@@ -8,19 +8,27 @@ import math
 import pytest
 
 from byheart.train.doctor import MOST_LOWERED, Reading, diagnose, next_factor
-from doctor_histories import falling, history, straight, swinging, valley
+from doctor_histories import Curve, falling, history, straight, swinging, valley
 
 SEEDS = range(40)
-HEALTHY = {
-    "fast, then flat": (falling(3.0, 0.3), falling(3.0, 0.8)),
-    "slowly bending": (falling(3.0, 0.2, pace=3), falling(3.0, 0.5, pace=3)),
-    "from a good start": (falling(0.9, 0.1), falling(0.8, 0.3)),
+SOME = straight(0.2, 0.7)  # a share that is answered rightly
+NOTHING = straight(0.0, 0.0)
+HEALTHY: dict[str, tuple[Curve, Curve, Curve | None]] = {
+    "fast, then flat": (falling(3.0, 0.3), falling(3.0, 0.8), SOME),
+    "slowly bending": (falling(3.0, 0.2, pace=3), falling(3.0, 0.5, pace=3), None),
+    "from a good start": (falling(0.9, 0.1), falling(0.8, 0.3), None),
+    "at rest where most is known": (falling(0.9, 0.4), falling(0.9, 0.6, pace=20), straight(0.7, 0.8)),
+    "trembling where all is known": (falling(3.0, 0.01), swinging(0.08, 0.15), None),
+    "rising a little where all is known": (falling(3.0, 0.01), valley(3.0, 0.03, 0.045), None),
+    "slow, still falling": (falling(8.4, 1.0, pace=2), falling(8.4, 2.0, pace=2), NOTHING),
 }
 ILL = {
     "jumpy": (swinging(2.0, 0.3), swinging(2.0, 0.2)),
     "overfitting": (falling(3.0, 0.05), valley(3.0, 1.0, 2.0)),
     "slow": (straight(3.0, 2.7), straight(3.0, 2.7)),
     "flat": (falling(3.0, 2.6, pace=30), falling(3.0, 2.7, pace=30)),
+    "underfit": (falling(8.4, 3.8, pace=60), falling(8.4, 4.0, pace=60)),
+    "parroting": (falling(8.4, 0.05, pace=60), falling(8.4, 4.0, pace=60)),
 }
 
 
@@ -46,9 +54,56 @@ def test_each_illness_is_seen_in_nearly_every_run_and_for_no_other(kind: str, no
 @pytest.mark.parametrize("name", HEALTHY)
 @pytest.mark.parametrize("noise", [0.02, 0.15, 0.4, 0.8])
 def test_healthy_noisy_runs_are_left_alone(name: str, noise: float) -> None:
-    called = [kind for seed in SEEDS for kind in at_validations(history(*HEALTHY[name], noise=noise, seed=seed))]
+    train, unseen, known = HEALTHY[name]
+    called = [
+        kind for seed in SEEDS for kind in at_validations(history(train, unseen, known=known, noise=noise, seed=seed))
+    ]
     false_alarms = [kind for kind in called if kind not in ("healthy", "too early")]
     assert len(false_alarms) <= 0.01 * len(called), false_alarms
+
+
+@pytest.mark.parametrize(
+    ("unseen", "known", "kind"),
+    [
+        (falling(8.4, 4.0, pace=20), None, "underfit"),  # 1 in 55 for the right token
+        (falling(8.4, 4.0, pace=20), 0.0, "underfit"),
+        (falling(2.4, 0.9, pace=20), 0.3, "underfit"),  # the loss of a model that knew the language before
+        (falling(2.4, 0.5, pace=20), 0.0, "underfit"),  # a low loss, and not one whole answer
+        (falling(2.4, 0.5, pace=20), 0.3, "healthy"),
+        (falling(2.4, 0.5, pace=20), None, "healthy"),
+        (falling(2.4, 0.9, pace=20), 0.7, "healthy"),  # what it does not know makes the loss high
+        (falling(8.4, 4.0, pace=20), 0.7, "healthy"),
+        (falling(8.4, 3.0, pace=2), 0.0, "unfinished"),
+        (falling(8.4, 0.3, pace=2), 0.7, "healthy"),  # falls still, but most is known
+        (straight(8.4, 2.0), 0.0, "unfinished"),
+    ],
+)
+def test_at_the_end_what_counts_is_what_is_known_and_whether_more_steps_would_pay(
+    unseen: Curve, known: float | None, kind: str
+) -> None:
+    share = None if known is None else straight(known, known)
+    for every in (5, 25, 50):
+        readings = history(unseen, unseen, every=every, noise=0.1, known=share)
+        found = diagnose(readings, total_steps=400, warm_up_steps=40, is_last=True)
+        assert found.kind == kind, (every, found)
+        assert found.action == "none"
+
+
+def test_a_run_that_is_cut_short_says_what_it_has_not_learned_after_a_single_validation() -> None:
+    readings = history(falling(8.4, 3.0), falling(8.4, 3.0), known=NOTHING)[:51]
+    assert diagnose(readings, total_steps=400, warm_up_steps=40).kind == "too early"
+    found = diagnose(readings, total_steps=50, warm_up_steps=40, is_last=True)
+    assert found.kind == "unfinished"
+    assert "0% of its questions are answered rightly" in found.evidence
+
+
+def test_a_plateau_after_which_it_still_learns_is_taken_back() -> None:
+    def late(done: float) -> float:
+        return 4.0 if done < 0.5 else 4.0 - 7.6 * (done - 0.5)
+
+    kinds = at_validations(history(late, late, noise=0.02))
+    assert "underfit" in at_validations(history(falling(8.4, 4.0, pace=20), falling(8.4, 4.0, pace=20), noise=0.02))
+    assert kinds[-1] == "healthy"
 
 
 def test_steps_that_scatter_ever_more_are_jumpy_even_without_validation() -> None:
@@ -82,7 +137,7 @@ def test_short_and_empty_histories_are_too_early_to_judge(length: int) -> None:
 
 
 def test_without_validation_and_without_training_losses_nothing_is_claimed() -> None:
-    no_unseen = [dataclasses.replace(reading, unseen_loss=None) for reading in history(*HEALTHY["fast, then flat"])]
+    no_unseen = [dataclasses.replace(reading, unseen_loss=None) for reading in history(*HEALTHY["fast, then flat"][:2])]
     assert diagnose(no_unseen, total_steps=400).kind == "too early"
     no_train = [dataclasses.replace(reading, train_loss=None) for reading in history(*ILL["overfitting"])]
     assert diagnose(no_train, total_steps=400).kind in ("healthy", "too early")
@@ -91,7 +146,8 @@ def test_without_validation_and_without_training_losses_nothing_is_claimed() -> 
 def test_evidence_and_advice_name_figures_and_settings() -> None:
     for kind, setting in {
         "jumpy": "train.learning_rate", "overfitting": "synthesize.questions_per_section",
-        "slow": "train.learning_rate", "flat": "train.lora_rank",
+        "slow": "train.learning_rate", "flat": "train.lora_rank", "underfit": "train.epochs",
+        "parroting": "synthesize.questions_per_section",
     }.items():  # fmt: skip
         readings = history(*ILL[kind], noise=0.02)
         found = next(
@@ -108,7 +164,7 @@ def test_only_what_came_after_the_last_change_of_the_rate_counts() -> None:
     assert diagnose(wild, total_steps=400).kind == "jumpy"
     calm = [
         dataclasses.replace(reading, step=reading.step + 200, rate_factor=1 / 3)
-        for reading in history(*HEALTHY["fast, then flat"], steps=200)[1:]
+        for reading in history(*HEALTHY["from a good start"][:2], steps=200)[1:]
     ]
     assert diagnose([*wild, *calm[:30]], total_steps=400).kind == "too early"
     assert diagnose([*wild, *calm], total_steps=400).kind in ("healthy", "too early")

@@ -17,14 +17,16 @@ _CHANGES: dict[doctor.Action, str] = {
 }
 
 
-def consult(state: TrainState, *, total_steps: int, warm_up_steps: int, auto: bool) -> str:
+def consult(state: TrainState, *, total_steps: int, warm_up_steps: int, auto: bool, is_last: bool) -> str:
     """Write into the newest record what the losses say, and return a line for the screen.
 
     The line is "" where there is nothing to say that was not said at the validation before. With `auto`, the state's
-    rate factor, or its reason to end, is changed as the doctor advises.
+    rate factor, or its reason to end, is changed as the doctor advises. `is_last`: nothing comes after it but by that.
     """
     said_before = next((record.diagnosis for record in reversed(state.history) if record.diagnosis), "")
-    found = doctor.diagnose(_readings(state.history), total_steps=total_steps, warm_up_steps=warm_up_steps)
+    found = doctor.diagnose(
+        _readings(state.history), total_steps=total_steps, warm_up_steps=warm_up_steps, is_last=is_last
+    )
     done = _act(state, found) if auto and state.step < total_steps else ""
     _note(state, found, done)
     if found.kind in _NOTHING_TO_SAY or (found.kind == said_before and not done):
@@ -71,7 +73,14 @@ def _note(state: TrainState, found: doctor.Diagnosis, done: str) -> None:
 
 def _readings(history: Sequence[StepRecord]) -> list[doctor.Reading]:
     return [
-        doctor.Reading(record.step, record.train_loss, record.unseen_loss, record.rate_factor) for record in history
+        doctor.Reading(
+            record.step,
+            record.train_loss,
+            record.unseen_loss,
+            record.rate_factor,
+            record.unseen_accuracy if record.recall is None else record.recall,
+        )
+        for record in history
     ]
 
 

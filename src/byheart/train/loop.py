@@ -150,8 +150,9 @@ def train(
             elif is_due:
                 _keep_if_best(state, learner, unseen)
                 said = consult(
-                    state, total_steps=recipe.total_steps, warm_up_steps=recipe.warm_up_steps, auto=recipe.auto
-                )
+                    state, total_steps=recipe.total_steps, warm_up_steps=recipe.warm_up_steps, auto=recipe.auto,
+                    is_last=bool(why_it_ended(state, recipe)),
+                )  # fmt: skip
             # Asked once: a Ctrl-C from here on ends the next step.
             is_last, is_late = ranks.agree(interrupted() or ranks.told_to_stop, watch.checkpoint_is_due())
             if is_due or is_last or is_late:
