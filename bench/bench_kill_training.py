@@ -21,7 +21,6 @@ import itertools
 import os
 import random
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -53,8 +52,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "LoRA": {"lora_dropout": 0.1, "lora_rank": 8, "lora_alpha": 16},
     "all weights, spaced": {"method": "full", "repetition": "spaced", "auto": True},
 }
-LATEST = 0.7  # share of a whole training's CPU time in which a start is killed
+LATEST = 0.5  # share of a whole training's CPU time in which a start is killed
 AIMED = 0.5  # share of the kills that wait for a save
+SAVED_FILES = 5  # of a checkpoint
 LOOK_EVERY_S = 0.003
 LOOK_CLOSELY_S = 0.0005  # for a save
 TRACES = {  # what a kill leaves behind in the midst of it
@@ -145,9 +145,20 @@ def wait(process: int, until: Callable[[], bool], *, look_every_s: float = LOOK_
     return None
 
 
-def after(seconds: float) -> Callable[[], bool]:
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end
+def save_has_come(training: Training, files: int) -> Callable[[], bool]:
+    """Return whether the next save has begun so many files, or one more than there are: is being renamed into place."""
+    partial, old = (training.folder / f"{CHECKPOINT}.{name}" for name in ("partial", "old"))
+    before = _stamp(partial), _stamp(old)
+
+    def has() -> bool:
+        if files > SAVED_FILES:
+            return _stamp(old) not in (None, before[1])
+        try:
+            return _stamp(partial) not in (None, before[0]) and sum(1 for _ in partial.iterdir()) >= files
+        except FileNotFoundError:
+            return False
+
+    return has
 
 
 def after_work(process: int, seconds: float) -> Callable[[], bool]:
@@ -161,17 +172,13 @@ def after_work(process: int, seconds: float) -> Callable[[], bool]:
     return had
 
 
-def killed(training: Training, *, longest_s: float, save_s: float, chance: random.Random) -> str:
+def killed(training: Training, *, longest_s: float, chance: random.Random) -> str:
     """Start it, kill it at a random moment, and return what it was doing; "" where it ended before."""
     before = training.traces()
     process = training.start()
     code = wait(process, after_work(process, chance.uniform(0, longest_s)), look_every_s=LOOK_EVERY_S)
     if code is None and chance.random() < AIMED:
-        partial = training.folder / f"{CHECKPOINT}.partial"
-        now = _stamp(partial)
-        code = wait(process, lambda: _stamp(partial) not in (None, now))
-        if code is None:
-            code = wait(process, after(chance.uniform(0, save_s)))
+        code = wait(process, save_has_come(training, chance.randint(0, SAVED_FILES + 1)))
     if code is None:
         os.kill(process, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -183,18 +190,12 @@ def killed(training: Training, *, longest_s: float, save_s: float, chance: rando
     return ""
 
 
-def left_alone(training: Training) -> tuple[float, float]:
-    """Train to the end, and return the CPU seconds of it, and the seconds of a save."""
-    partial, old = (training.folder / f"{CHECKPOINT}.{name}" for name in ("partial", "old"))
-    before, process, saves = _children_s(), training.start(), []
-    while (code := wait(process, partial.exists)) is None:
-        began = time.monotonic()
-        if (code := wait(process, lambda: not partial.exists() and not old.exists())) is not None:
-            break
-        saves.append(time.monotonic() - began)
-    if code:
-        sys.exit(f"the training ended with {code}:\n{training.log.read_text(encoding='utf-8')}")
-    return _children_s() - before, statistics.median(saves)
+def left_alone(training: Training) -> float:
+    """Train to the end, and return the CPU seconds of it."""
+    before, process = _children_s(), training.start()
+    if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+        sys.exit(f"the training failed:\n{training.log.read_text(encoding='utf-8')}")
+    return _children_s() - before
 
 
 def _children_s() -> float:
@@ -204,14 +205,14 @@ def _children_s() -> float:
 
 
 def killed_training(
-    training: Training, *, kills: int, every: int, longest_s: float, save_s: float, chance: random.Random
+    training: Training, *, kills: int, every: int, longest_s: float, chance: random.Random
 ) -> collections.Counter[str]:
     """Train to the end with at most so many kills, and return what it was doing at each."""
     hit: collections.Counter[str] = collections.Counter()
     saved = 0
     while True:
         longest = longest_s if hit.total() < kills else float("inf")
-        doing = killed(training, longest_s=longest, save_s=save_s, chance=chance)
+        doing = killed(training, longest_s=longest, chance=chance)
         saved = training.account(every=every, before=saved)
         if not doing:
             return hit
@@ -254,19 +255,15 @@ def main() -> None:
             kind: next(row["step"] for row in found["losses"] if row["step"] and row["unseen_loss"] is not None)
             for kind, found in wanted.items()
         }
-        for kind, (whole_s, save_s) in times.items():
-            steps = every[kind]
-            print(
-                f"{kind}, left alone: {whole_s:.1f} CPU s; a save every {steps} steps, {save_s:.3f} s long", flush=True
-            )
+        for kind, whole_s in times.items():
+            print(f"{kind}, left alone: {whole_s:.1f} CPU s, with a save every {every[kind]} steps", flush=True)
         for number, kind in enumerate(itertools.cycle(SETTINGS)):
             if hits.total() >= arguments.kills:
                 break
             training = new_training(Path(name) / f"killed {number}", base, SETTINGS[kind])
-            whole_s, save_s = times[kind]
             hit = killed_training(
-                training, kills=arguments.kills - hits.total(), every=every[kind], longest_s=LATEST * whole_s,
-                save_s=save_s, chance=chance,
+                training, kills=arguments.kills - hits.total(), every=every[kind], longest_s=LATEST * times[kind],
+                chance=chance,
             )  # fmt: skip
             found = training.results()
             other = [what for what, value in wanted[kind].items() if found[what] != value]
