@@ -46,6 +46,7 @@ test-exports: setup-dev
 
 bench-train: setup-dev
 	$(PYTHON) bench/bench_train.py
+	$(PYTHON) bench/bench_train_recall.py
 
 docs: setup-dev
 	$(PYTHON) scripts/make_docs.py

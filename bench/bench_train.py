@@ -15,6 +15,7 @@ step); "packing" and "grouped" are its fastest settings for a CPU: no gradient c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -176,34 +177,51 @@ def train_one(system: str, method: str, work: Path, passes: int, threads: int) -
 
 
 Ready = tuple[Callable[[], int], Callable[[], Any]]
+Watch = Callable[[int, Any], bool]  # what is asked after each step, with its number and the model: is it enough?
 
 
-def byheart(system: str, method: str, work: Path, rows: list[Any], passes: int) -> Ready:
+class Enough(Exception):  # noqa: N818  not an error
+    """Training ends, as the watch has seen enough."""
+
+
+def byheart(
+    system: str, method: str, work: Path, rows: list[Any], passes: int, *, watch: Watch | None = None,
+    rate: float | None = None,
+) -> Ready:  # fmt: skip
     """Return byheart's training, and the model."""
     import torch
 
     from byheart.chat import Example
     from byheart.models import adapters
     from byheart.models.writer import load_writer
-    from byheart.progress import silent
+    from byheart.progress import Progress, silent
     from byheart.train import loop
     from byheart.train.answers import UnseenQuestions, WriterLearner, length_of
     from byheart.train.buckets import Buckets
+    from byheart.train.spaced import Spaced
 
     writer = load_writer(str(work / "model"), family="causal")
     examples = [Example(tuple(prompt), tuple(answer)) for prompt, answer in rows]
     lora = adapters.LoraSettings("all-linear", rank=LORA["r"], alpha=LORA["lora_alpha"], dropout=0.0)  # type: ignore[arg-type]
     torch.manual_seed(0)
     adapters.prepare(writer, base_model=str(work / "model"), method=method, lora=lora)  # type: ignore[arg-type]
-    buckets = Buckets([length_of(example) for example in examples], batch_size=BATCH, seed=0)
-    steps = buckets.steps_per_epoch * passes
-    recipe = loop.Recipe(total_steps=steps, learning_rate=RATES[method], validate_every=steps, patience=1, seed=0)
+    lengths = [length_of(example) for example in examples]
+    order = (Spaced if "spaced" in system else Buckets)(lengths, batch_size=BATCH, seed=0)
+    steps = order.steps_per_epoch * passes
+    recipe = loop.Recipe(
+        total_steps=steps, learning_rate=rate or RATES[method], validate_every=steps, patience=1, seed=0
+    )
+
+    def note(event: Progress) -> None:
+        if watch and not event.message and watch(event.done, writer.model):
+            raise Enough
 
     def learn() -> int:
         learner = WriterLearner(
-            writer, examples, buckets, UnseenQuestions([], [], 0), micro_batch=BATCH, notify=silent
+            writer, examples, order, UnseenQuestions([], [], 0), micro_batch=BATCH, notify=silent
         )  # fmt: skip
-        loop.train(learner=learner, recipe=recipe, state=None, save=lambda state: None, notify=silent)
+        with contextlib.suppress(Enough):
+            loop.train(learner=learner, recipe=recipe, state=None, save=lambda state: None, notify=note)
         return steps
 
     return learn, lambda: writer.model
@@ -214,11 +232,14 @@ def in_bf16_here(work: Path) -> bool:
     return bool(json.loads((work / "bf16.json").read_text(encoding="utf-8")))
 
 
-def trl(system: str, method: str, work: Path, rows: list[Any], passes: int) -> Ready:
+def trl(
+    system: str, method: str, work: Path, rows: list[Any], passes: int, *, watch: Watch | None = None,
+    rate: float | None = None,
+) -> Ready:  # fmt: skip
     """Return TRL's training, and the model."""
     import datasets
     import peft
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     model: Any = AutoModelForCausalLM.from_pretrained(work / "model", dtype="float32")
@@ -232,8 +253,9 @@ def trl(system: str, method: str, work: Path, rows: list[Any], passes: int) -> R
         "TRL, grouped": fast | {"train_sampling_strategy": "group_by_length"},
     }
     settings: dict[str, Any] = {
-        "output_dir": str(work / "trl-out"), "learning_rate": RATES[method], "per_device_train_batch_size": BATCH,
-        "num_train_epochs": passes, "warmup_steps": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0, "seed": 0,
+        "output_dir": str(work / "trl-out"), "learning_rate": rate or RATES[method],
+        "per_device_train_batch_size": BATCH, "num_train_epochs": passes,
+        "warmup_steps": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0, "seed": 0,
         "bf16": in_bf16_here(work), "save_strategy": "no", "report_to": "none", "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
     config = SFTConfig(**(settings | more[system]))
@@ -241,6 +263,13 @@ def trl(system: str, method: str, work: Path, rows: list[Any], passes: int) -> R
     tokenizer = AutoTokenizer.from_pretrained(work / "model")
     tokenizer.pad_token = tokenizer.eos_token
     trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
+
+    class Watching(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            if watch and watch(state.global_step, trainer.model):
+                control.should_training_stop = True
+
+    trainer.add_callback(Watching())
 
     def learn() -> int:
         trainer.train()
