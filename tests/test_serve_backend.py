@@ -243,6 +243,18 @@ def test_an_engine_that_dies_is_started_again_at_its_address_but_not_for_ever(
     ]
 
 
+def test_an_engine_whose_program_has_gone_meanwhile_is_not_started_again(
+    llama_server: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backend, "RESTARTS_S", (0.0,))
+    command = backend.llama_command(llama_server / "model.gguf")
+    with backend.started(command, log=llama_server / "log", start_s=30) as found, httpx.Client(trust_env=False) as http:
+        (llama_server / "llama-server").unlink()
+        with pytest.raises(httpx.TransportError):
+            http.get(f"{found.base_url.removesuffix('/v1')}/die")
+        wait_until(lambda: "the engine could not be started again: " in caplog.text)
+
+
 def test_an_engine_that_does_not_start_says_why(llama_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = backend.llama_command(llama_server / "model.gguf")
     with (

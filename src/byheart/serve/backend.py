@@ -151,7 +151,11 @@ class _Program:
             self._has_ended = True
             if wait_s is None or self._stopping.wait(wait_s):
                 return
-            self.process, since = self._start(), time.monotonic()
+            try:
+                self.process, since = self._start(), time.monotonic()
+            except OSError as fault:  # the program is gone, or the machine has no room for it
+                logger.error("the engine could not be started again: %s", fault)
+                return
             self._has_ended = False
 
 
