@@ -87,6 +87,28 @@ def test_a_broken_archive_is_reported(tmp_path: Path, content: bytes) -> None:
     assert "cannot be opened" in reasons(found(tmp_path / "docs.zip"))["docs.zip"]
 
 
+def test_an_archive_whose_names_are_no_text_is_reported(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "docs.zip", "w") as archive:
+        archive.writestr("ä.md", "# A")
+    broken = (tmp_path / "docs.zip").read_bytes().replace("ä".encode(), b"\xff\xfe")
+    (tmp_path / "docs.zip").write_bytes(broken)
+    assert "cannot be opened" in reasons(found(tmp_path / "docs.zip"))["docs.zip"]
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_entry_costs_itself_alone(tmp_path: Path, packing: int) -> None:
+    path = tmp_path / "docs.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("a.md", "# A\n\n" + "".join(f"Line {number} of many. " for number in range(200)))
+        archive.writestr("b.md", "# B")
+    content = path.read_bytes()
+    path.write_bytes(content[:60] + bytes(byte ^ 0xA5 for byte in content[60:100]) + content[100:])
+    damaged, whole = (item for item in found(path) if isinstance(item, Source))
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        damaged.load()
+    assert whole.load() == b"# B"
+
+
 def source(location: str, data: bytes) -> Source:
     return Source(location, "", "2024-01-01T00:00:00+00:00", lambda: data)
 

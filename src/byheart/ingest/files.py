@@ -110,7 +110,7 @@ def _unreadable(location: str, size: int, max_bytes: int) -> str:
 def _in_zip(path: Path, prefix: str, max_bytes: int) -> Iterator[Source | Skipped]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as fault:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:  # ValueError: a name's letters
         yield Skipped(path.name, f"the archive cannot be opened: {fault}")
         return
     # The archive stays open as long as one of its entries waits to be loaded.
@@ -153,7 +153,7 @@ def _zip_entry(
         try:
             with archive.open(entry) as stream:
                 data = stream.read(max_bytes + 1)  # the size that the archive states may be a lie
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as fault:
+        except Exception as fault:  # each way of packing has errors of its own
             raise ValueError(f"it cannot be unpacked: {fault}") from fault
         if len(data) > max_bytes:
             raise ValueError(f"it unpacks to more than {max_bytes / 2**20:g} MB (ingest.max_file_mb)")
