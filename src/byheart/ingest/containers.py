@@ -34,6 +34,7 @@ _MODULE_LINE = re.compile(
 )
 _JSX_END = re.compile(r"^[ \t]*(?:</[A-Z][\w.]*>|</?>)[ \t]*$")
 _CARD = re.compile(r"^[ \t]*\[[ \t]*$")  # a link around a heading and a line or two about the page that it leads to
+_CARD_LINES = 20  # at most
 _CARD_END = re.compile(r"^[ \t]*\](?P<target>\([^()\s]+\))[ \t]*$")
 _CARD_TEXT = re.compile(r"^(?P<mark>[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?)(?P<text>[^\s#\[](?!.*\]\().*)$")
 _DEFINITION = re.compile(r"^(?P<term>[^\s#>|:*+\-\d`~<{\[].{0,79})\n+:[ \t]+(?=\S)", re.MULTILINE)
@@ -175,12 +176,16 @@ def _jsx_body(lines: list[str], position: int, opened: re.Match[str]) -> tuple[l
 
 def _card_at(lines: list[str], position: int, _opened: re.Match[str]) -> tuple[list[str], int]:
     """Put the link on each line of text instead of around them all, which Markdown does not know."""
-    end = _closing(lines, position, lambda text: bool(_CARD.match(text)), lambda text: bool(_CARD_END.match(text)))
-    closing = _CARD_END.match(lines[end]) if end < len(lines) else None
+    near = lines[position + 1 : position + _CARD_LINES]  # brackets on lines of their own may be anything
+    size = next((number for number, line in enumerate(near) if _CARD.match(line) or _CARD_END.match(line)), len(near))
+    closing = _CARD_END.match(near[size]) if size < len(near) else None
     if closing is None:
         return [lines[position]], position + 1
-    linked = rf"\g<mark>[\g<text>]{closing['target']}"
-    return ["", *(_CARD_TEXT.sub(linked, line) for line in lines[position + 1 : end]), ""], end + 1
+
+    def linked(line: re.Match[str]) -> str:
+        return f"{line['mark']}[{line['text']}]{closing['target']}"
+
+    return ["", *(_CARD_TEXT.sub(linked, line) for line in near[:size]), ""], position + size + 2
 
 
 def _contained(kind: str, title: str, body: list[str], indent: str) -> list[str]:

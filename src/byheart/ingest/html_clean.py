@@ -156,8 +156,8 @@ def _free_headings(root: HtmlElement) -> None:
         for parent in heading.iterancestors():
             if parent is root:
                 break
-            if parent.tag == "a":
-                _link_lines(parent, parent.get("href") or "")
+            if parent.tag == "a" and parent.get("href"):
+                _link_lines(parent, parent.get("href"))
             if parent.tag not in {"div", "section", "article", "main", "body", "header", "footer"}:
                 parent.tag = "div"
 
