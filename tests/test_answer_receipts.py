@@ -54,7 +54,7 @@ def test_a_text_falls_into_sentences_items_and_rows_without_their_marks() -> Non
     ],
 )
 def test_a_sentence_is_borne_out_by_words_numbers_and_its_yes_or_no(sentence: str, is_true: bool) -> None:
-    assert (source_of(sentence, search(sentence), INDEX, FakeEncoder().encode_one(sentence)) is not None) is is_true
+    assert (source_of(sentence, search(sentence), INDEX, FakeEncoder().encode_one) is not None) is is_true
 
 
 def test_each_sentence_names_the_section_that_bears_it_out() -> None:
@@ -101,6 +101,11 @@ def test_a_model_that_reads_gets_the_best_passages_within_the_limit() -> None:
     short = grounded(QUESTION, search(QUESTION), max_words=5)
     assert len(short.split()) < 50
     assert grounds().ask(QUESTION, ()).prompt == QUESTION  # type: ignore[union-attr]  # it is asked
+
+
+def test_where_the_words_are_enough_no_vectors_are_asked_for() -> None:
+    text = "A deleted board stays in the bin for 30 days."
+    assert check(text, search(text), INDEX, encode=lambda sentence: pytest.fail("asked")).is_supported
 
 
 def test_a_passage_that_bore_a_sentence_out_is_kept_to() -> None:

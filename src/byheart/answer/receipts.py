@@ -9,6 +9,7 @@ What it refuses wrongly costs little: the manual's own passage is shown instead 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,8 @@ from byheart.sentences import sentence_spans
 SUPPORTED = 0.6  # share of a sentence's words, by weight, that must stand in the passage
 CLOSE = 0.6  # cosine of a word's vector in its sentence to one of the passage; docs/experiments.md#receipts
 SOURCES = 5  # passages that may bear a sentence out
+
+Encode = Callable[[str], Encoded]  # the vectors of a sentence
 
 _MARKER = re.compile(r"^[ \t>]*(?:[-*+]|\d{1,4}[.)]|#{1,6}|\|)?[ \t]*")
 _RULE = re.compile(r"^[ \t>]*(?:```|~~~|[-=|: \t]+$)")  # a fence, a line under a heading or a table's head
@@ -45,20 +48,20 @@ class Checked:
         return bool(self.receipts) and all(receipt.section_id for receipt in self.receipts)
 
 
-def check(text: str, matches: Sequence[Match], index: Index, *, encode: Callable[[str], Encoded]) -> Checked:
+def check(text: str, matches: Sequence[Match], index: Index, *, encode: Encode) -> Checked:
     """Return the receipts of an answer. `matches`: found for the whole of it; `encode` gives the vectors of a sentence.
 
     "Yes." and the like need no receipt, and are none for an answer that says no more.
     """
+    encode = functools.cache(encode)  # of most sentences the words are enough, and no vectors are asked for
     receipts: list[Receipt] = []
     sources: list[Match] = []
     for sentence in sentences_of(text):
         if _SAYS_NOTHING.issuperset(tokens_of(sentence)):
             continue
         near = [*sources, *matches[:SOURCES]]  # a passage that bore out a sentence before likely bears this out, too
-        encoded = encode(sentence)
-        source = source_of(sentence, near, index, encoded) or source_of(
-            sentence, index.search(sentence, encoded)[:SOURCES], index, encoded
+        source = source_of(sentence, near, index, encode) or source_of(
+            sentence, index.search(sentence, encode(sentence))[:SOURCES], index, encode
         )
         passage = source.passage if source else None
         receipts.append(Receipt(sentence, passage.url if passage else "", passage.section_id if passage else ""))
@@ -78,7 +81,7 @@ def sentences_of(markdown: str) -> list[str]:
     return found
 
 
-def source_of(sentence: str, matches: Sequence[Match], index: Index, encoded: Encoded) -> Match | None:
+def source_of(sentence: str, matches: Sequence[Match], index: Index, encode: Encode) -> Match | None:
     """Return the match whose passage says what a sentence says; None where the nearest does not.
 
     The nearest alone is asked: beside "Guests cannot export boards", what another passage has of the words is no proof.
@@ -95,10 +98,10 @@ def source_of(sentence: str, matches: Sequence[Match], index: Index, encoded: En
     unit = max((unit.text for unit in nearest.passage.units), key=shared, default="")
     if len(_NOT.findall(sentence)) != len(_NOT.findall(unit)):
         return None
-    return nearest if _has_all_words(sentence, nearest, index, encoded) else None
+    return nearest if _has_all_words(sentence, nearest, index, encode) else None
 
 
-def _has_all_words(sentence: str, match: Match, index: Index, encoded: Encoded) -> bool:
+def _has_all_words(sentence: str, match: Match, index: Index, encode: Encode) -> bool:
     """Whether the passage has each of the manual's words that the sentence has, or one close to it.
 
     A word that the manual does not know is a paraphrase more often than a wrong name.
@@ -111,6 +114,7 @@ def _has_all_words(sentence: str, match: Match, index: Index, encoded: Encoded) 
     ]
     if not foreign:
         return True
+    encoded = encode(sentence)
     nearness_T = index.counterparts(match.position, encoded)
     inside = [nearness_T[(encoded.starts_T >= start) & (encoded.starts_T < end)] for start, end in foreign]
     return all(near.size and near.min() >= CLOSE for near in inside)
