@@ -313,13 +313,6 @@ def test_the_last_advice_of_the_loss_doctor_is_told_unless_it_was_followed_or_al
         assert "loss doctor" not in titles(HEALTHY, steps=[*steps, Step(3, 1.0, 1.0, **told), after], best=steps[0])
 
 
-def test_what_the_loss_doctor_cannot_do_by_itself_is_not_promised_of_it() -> None:
-    for diagnosis, promised in (("jumpy", True), ("underfit", False), ("unfinished", False), ("flat", False)):
-        told = {"diagnosis": diagnosis, "evidence": "it rests at 4", "advice": "Raise train.epochs."}
-        (found,) = advice(HEALTHY, steps=[Step(1, 4.0, 4.0, **told)])
-        assert ("train.auto: true" in found.reason) == promised
-
-
 def test_a_reason_that_rejects_most_pairs_is_told() -> None:
     found = titles(HEALTHY, levels=[Level(0.0, 100, 90, 30)], rejections=[Rejection("near copy", 60, "", "")])
     assert "Look at the rejected pairs" in found

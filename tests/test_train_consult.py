@@ -93,6 +93,19 @@ def test_without_auto_each_illness_is_said_once_kept_in_the_steps_and_nothing_is
     assert what_was_done(state.history) == {}
 
 
+@pytest.mark.parametrize("action", ["none", "lower the rate", "raise the rate", "stop"])
+def test_what_auto_would_do_is_told_with_the_advice_and_nothing_is_promised_that_it_cannot_do(
+    action: doctor.Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = doctor.Diagnosis("underfit", "it rests at 4", "Raise train.epochs.", action)
+    monkeypatch.setattr(doctor, "diagnose", lambda *_args, **_more: found)
+    told = "" if action == "none" else f" With train.auto: true the training would {action} by itself."
+    state = train(Scripted(*ILL["jumpy"]), auto=False)
+    assert {record.advice for record in state.history if record.diagnosis} == {found.advice + told}
+    state = train(Scripted(*ILL["jumpy"]), auto=True)
+    assert {record.advice for record in state.history if record.diagnosis} == {found.advice}
+
+
 def test_auto_lowers_the_rate_where_the_loss_jumps_and_three_times_at_most() -> None:
     said: list[str] = []
     state = train(Scripted(*ILL["jumpy"]), auto=True, notify=lambda event: said.append(event.message))

@@ -18,7 +18,6 @@ MOST_LOST_BY_PHRASING = 0.10  # right on seen phrasing less right on unseen
 CLEAR = 0.05  # p-value below which a difference is not taken for luck
 MOST_FOR_ONE_REASON = 0.5  # of all pairs asked for
 LINKS_SHOWN = 12
-_DONE_BY_ITSELF = ("jumpy", "overfitting", "slow", "not a number")  # diagnoses of the loss doctor; others need a person
 
 EXAMPLE_QUESTION = (
     '{"question": "can guests vote too?", "key_facts": ["Guests can vote"], "source": "guests.md#Roles"}\n'
@@ -197,9 +196,7 @@ def _doctor(steps: Sequence[Step]) -> list[Advice]:
     newest = next((step for step in reversed(steps) if step.diagnosis), None)
     if newest is None or newest.done or newest.diagnosis in ("too early", "healthy"):
         return []
-    can = newest.diagnosis in _DONE_BY_ITSELF
-    by_itself = " With `train.auto: true` the training does it by itself." if can else ""
-    reason = f"Step {newest.step:,}: {newest.evidence}. {newest.advice}{by_itself}"
+    reason = f"Step {newest.step:,}: {newest.evidence}. {newest.advice}"
     return [Advice(f"The loss doctor says: {newest.diagnosis}", reason)]
 
 

@@ -10,6 +10,7 @@ from byheart.train import doctor
 from byheart.train.checkpoint import StepRecord, TrainState
 
 _NOTHING_TO_SAY = ("", "too early")
+_WITH_AUTO = " With train.auto: true the training would {} by itself."
 _CHANGES: dict[doctor.Action, str] = {
     "lower the rate": "the learning rate was lowered",
     "raise the rate": "the learning rate was raised",
@@ -27,6 +28,8 @@ def consult(state: TrainState, *, total_steps: int, warm_up_steps: int, auto: bo
     found = doctor.diagnose(
         _readings(state.history), total_steps=total_steps, warm_up_steps=warm_up_steps, is_last=is_last
     )
+    if found.action != "none" and not auto:
+        found = dataclasses.replace(found, advice=found.advice + _WITH_AUTO.format(found.action))
     done = _act(state, found) if auto and state.step < total_steps else ""
     _note(state, found, done)
     if found.kind in _NOTHING_TO_SAY or (found.kind == said_before and not done):
