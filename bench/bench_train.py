@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,8 @@ Measured = dict[str, float]
 
 def main() -> None:
     """Prepare, let the tools take turns, and print a table for each method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = turns_parser(__doc__, repeats=5, passes=1, systems=SYSTEMS, work="/tmp/byheart-bench-train")
     parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--passes", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--methods", default="full,lora")
-    parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/byheart-bench-train"))
-    parser.add_argument("--child", nargs=2, metavar=("SYSTEM", "METHOD"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(train_one(*arguments.child, arguments.work, arguments.passes, arguments.threads)))
@@ -71,6 +64,21 @@ def main() -> None:
                 runs[system].append(child([str(word) for word in command]))
                 print(f"  {method}, {system}: {runs[system][-1]}", file=sys.stderr, flush=True)
         show(method, runs, shape, passes=arguments.passes, peak=peak)
+
+
+def turns_parser(
+    description: str | None, *, repeats: int, passes: int, systems: Sequence[str], work: str
+) -> argparse.ArgumentParser:
+    """Return a parser of what any comparison of tools that take turns is asked."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--passes", type=int, default=passes, help="over the rows, in which the rate falls to 0")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--methods", default="full,lora")
+    parser.add_argument("--systems", default=";".join(systems), help="separated by semicolons")
+    parser.add_argument("--work", type=Path, default=Path(work))
+    parser.add_argument("--child", nargs=2, metavar=("SYSTEM", "METHOD"), help=argparse.SUPPRESS)
+    return parser
 
 
 def trl_python(work: Path) -> Path:

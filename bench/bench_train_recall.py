@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import bench_train
@@ -31,20 +30,15 @@ LANGUAGE_PASSES = 10  # over other facts, so that a LoRA has something to adapt
 
 def main() -> None:
     """Prepare, let the tools take turns, and print a table for each method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = bench_train.turns_parser(
+        __doc__, repeats=3, passes=20, systems=SYSTEMS, work="/tmp/byheart-bench-train-recall"
+    )
     parser.add_argument("--facts", type=int, default=40)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384, help="of the model")
     parser.add_argument("--vocabulary", type=int, default=50257)
     parser.add_argument("--rate", type=float, default=1e-3, help="of all weights; three times as high for LoRA")
-    parser.add_argument("--passes", type=int, default=20, help="at most; the rate falls to 0 over so many")
     parser.add_argument("--every", type=int, default=10, help="steps between measurements")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--methods", default="full,lora")
-    parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/byheart-bench-train-recall"))
-    parser.add_argument("--child", nargs=2, metavar=("SYSTEM", "METHOD"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(time_to_recall(*arguments.child, arguments)))
