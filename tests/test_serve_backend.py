@@ -23,7 +23,7 @@ from byheart.llm import StreamedModel
 from byheart.serve import backend
 from byheart.serve.pulse import Pulse
 from fake_llm_server import dies, endless, hold, status
-from serving import client_of, make_app, running, wait_until
+from serving import PROCESS_S, client_of, make_app, running, wait_until
 from toy_manual import PAGES, FakeEncoder, index_of
 
 QUESTION = "How long does a deleted board stay in the bin?"
@@ -233,7 +233,7 @@ def test_an_engine_that_dies_is_started_again_at_its_address_but_not_for_ever(
                 return http.get(f"{found.base_url}/models", headers=headers).json()["data"][0]["id"]
 
         for then in ("it is started again in 0 s", "it is not started again"):
-            wait_until(lambda: names() == found.model)
+            wait_until(lambda: names() == found.model, PROCESS_S)
             with pytest.raises(httpx.TransportError):
                 http.get(f"{found.base_url.removesuffix('/v1')}/die")
             wait_until(lambda then=then: then in caplog.text)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import QUESTION, wait_until
+from serving import PROCESS_S, QUESTION, wait_until
 
 PARENT = """
 import sys
@@ -87,7 +87,7 @@ def test_workers_share_address_database_and_figures_and_a_signal_ends_all(
 ) -> None:
     parent = start()
     address = address_of(parent)
-    workers = wait_until(lambda: found if len(found := pids(address)) == 2 else None)
+    workers = wait_until(lambda: found if len(found := pids(address)) == 2 else None, PROCESS_S)
     body = {"messages": [{"role": "user", "content": QUESTION}]}
     replies = [httpx.post(f"{address}/v1/chat/completions", json=body, trust_env=False) for _ in range(12)]
     answered = [reply for reply in replies if reply.status_code == 200]
@@ -106,12 +106,12 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_the_parent(
 ) -> None:
     parent = start()
     address = address_of(parent)
-    first, second = wait_until(lambda: found if len(found := pids(address)) == 2 else None)
+    first, second = wait_until(lambda: found if len(found := pids(address)) == 2 else None, PROCESS_S)
     os.kill(first, signal.SIGKILL)
-    found = wait_until(lambda: found if len(found := pids(address) - {first}) == 2 else None)
+    found = wait_until(lambda: found if len(found := pids(address) - {first}) == 2 else None, PROCESS_S)
     assert second in found
     parent.kill()
-    wait_until(lambda: all(map(is_gone, found)))
+    wait_until(lambda: all(map(is_gone, found)), PROCESS_S)
 
 
 def test_workers_that_cannot_start_end_the_whole_with_the_reason(start: Callable[..., subprocess.Popen[str]]) -> None:
