@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -13,15 +14,19 @@ import openai
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.responses import Response
 from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner
 
 from byheart.cli import app as cli
 from byheart.errors import ConfigError
 from byheart.serve import gate
 from byheart.serve.database import FILE_NAME, Database
-from byheart.serve.gate import GateRules, count
+from byheart.serve.desk import Desk
+from byheart.serve.gate import Gate, GateRules
 from byheart.serve.keys import add_key, find_key, list_keys, page_key, revoke_key
+from byheart.serve.tally import Tally, count
 from serving import ANSWER, QUESTION, Bot, client_of, make_app, running
 
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
@@ -161,11 +166,80 @@ def test_a_key_is_held_to_its_own_tokens_and_not_to_the_addresss_limit(database:
         assert any("tokens a minute" in reply.text for reply in replies if reply.status_code == 429)
 
 
+def test_exactly_what_is_over_the_limit_is_refused(database: Database) -> None:
+    async def passes(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response()(scope, receive, send)
+
+    async def scenario() -> tuple[list[int], list[str]]:
+        desk = Desk(database, on_lost=int)
+        gate = Gate(
+            passes, rules=GateRules(requests_per_minute=3), desk=desk, tally=Tally(desk), clock=lambda: next(moments)
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://x") as client:
+            replies = [await client.post("/v1/chat/completions") for _ in range(7)]
+        await desk.close()
+        left = [reply.headers["x-ratelimit-remaining-requests"] for reply in replies]
+        return [reply.status_code for reply in replies], left
+
+    moments = iter([60, 61, 100, 118, 119, 120, 121])
+    assert asyncio.run(scenario()) == ([200, 200, 200, 429, 429, 200, 200], ["2", "1", "0", "0", "0", "2", "1"])
+
+
+def test_what_other_gateways_counted_is_known_once_ones_own_is_written_and_after_a_restart(database: Database) -> None:
+    async def scenario() -> None:
+        one, two = (Desk(database, on_lost=int) for _ in range(2))
+        here, there = Tally(one), Tally(two)
+        assert [here.add("x", minute=1, requests=1, tokens=10) for _ in range(2)] == [(1, 10), (2, 20)]
+        await one.settle()
+        assert there.add("x", minute=1, requests=1) == (1, 0)
+        await two.settle()
+        assert there.add("x", minute=1, requests=1) == (4, 20)
+        await two.settle()
+        assert here.add("x", minute=1) == (2, 20)
+        await one.settle()
+        assert here.add("x", minute=1, tokens=5) == (4, 25)
+        assert here.add("x", minute=2, requests=1) == (1, 0)
+        assert here.add("y", minute=2, requests=1) == (1, 0)
+        await one.settle()
+        again = Tally(two)
+        again.add("x", minute=1, requests=1)
+        await two.settle()
+        assert again.add("x", minute=1, requests=1) == (6, 25)
+        await two.settle()
+
+    asyncio.run(scenario())
+
+
+def test_limits_go_on_while_the_database_is_away_and_are_shared_again_after(database: Database) -> None:
+    async def scenario() -> int:
+        lost: list[int] = []
+        desk = Desk(database, on_lost=lost.append)
+        tally = Tally(desk)
+        rename(database, "usage", "gone")
+        assert [tally.add("x", minute=1, requests=1) for _ in range(3)] == [(1, 0), (2, 0), (3, 0)]
+        await desk.settle()
+        assert desk.is_failing
+        rename(database, "gone", "usage")
+        count(database, {("x", 1): (10, 0)})
+        assert tally.add("x", minute=1, requests=1) == (4, 0)
+        await desk.settle()
+        assert tally.add("x", minute=1, requests=1) == (15, 0)
+        await desk.settle()
+        return sum(lost)
+
+    assert asyncio.run(scenario()) == 3
+
+
+def rename(database: Database, old: str, new: str) -> None:
+    with database.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+
 def test_two_gateways_on_one_database_count_together(database: Database, tmp_path: Path) -> None:
     other = Database(f"sqlite:///{tmp_path / FILE_NAME}", folder=tmp_path)
-    assert count(database, "x", minute=1, requests=1, tokens=5) == (1, 5)
-    assert count(other, "x", minute=1, requests=1) == (2, 5)
-    assert count(other, "x", minute=2, requests=1) == (1, 0)
+    assert count(database, {("x", 1): (1, 5)}) == {("x", 1): (1, 5)}
+    assert count(other, {("x", 1): (1, 0), ("y", 1): (1, 0)}) == {("x", 1): (2, 5), ("y", 1): (1, 0)}
+    assert count(other, {("x", 2): (1, 0)}) == {("x", 2): (1, 0)}
     other.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from typer.testing import CliRunner
 from byheart.cli import app as cli
 from byheart.errors import ConfigError, StorageError
 from byheart.evaluate.questions import YOURS_OUTSIDE, questions_from_files
-from byheart.serve.conversations import Exchange, forget, forget_older, save_exchange, save_feedback, wanting
+from byheart.serve import desk as desk_of
+from byheart.serve.conversations import Exchange, forget, forget_older, save_exchanges, save_feedback, wanting
 from byheart.serve.database import FILE_NAME, Database, exchanges, feedback, metadata
-from byheart.serve.gate import count
+from byheart.serve.desk import Desk
 from byheart.serve.keys import add_key, find_key
+from byheart.serve.tally import count
 from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, wait_until
 
 NOBODY = 65534
@@ -94,7 +97,7 @@ def test_nothing_is_kept_where_the_config_or_the_caller_says_so(database: Databa
 def test_what_is_too_old_goes_and_0_days_keep_all(database: Database) -> None:
     now = time.time()
     for id, age_days in (("new", 1), ("old", 100)):
-        save_exchange(database, exchange(id, created_at=now - age_days * 86400))
+        save_exchanges(database, [exchange(id, created_at=now - age_days * 86400)])
     assert forget_older(database, days=0, now=now) == 0
     assert forget_older(database, days=90, now=now) == 1
     assert rows(database) == 1
@@ -102,7 +105,7 @@ def test_what_is_too_old_goes_and_0_days_keep_all(database: Database) -> None:
 
 def test_all_of_one_customer_goes_and_nobody_elses(database: Database) -> None:
     for id, customer in (("1", "anna"), ("2", "anna"), ("3", ""), ("4", "bert")):
-        save_exchange(database, exchange(id, customer=customer))
+        save_exchanges(database, [exchange(id, customer=customer)])
     save_feedback(database, exchange_id="1", verdict="down", reason="", comment="")
     assert forget(database, customer="anna") == 2
     assert forget(database) == 0
@@ -113,10 +116,10 @@ def test_the_feedback_verb_lists_what_to_do_better_and_writes_a_questions_file(t
     (tmp_path / "byheart.yaml").write_text("docs: .\n")
     database = Database("", folder=tmp_path)
     database.migrate()
-    save_exchange(database, exchange("1", "Can I fly?", abstained=True))
-    save_exchange(database, exchange("2", "can I  FLY?", abstained=True))
-    save_exchange(database, exchange("3", "How do I\x1b[2J export?"))
-    save_exchange(database, exchange("4", "What is well answered?"))
+    save_exchanges(database, [exchange("1", "Can I fly?", abstained=True)])
+    save_exchanges(database, [exchange("2", "can I  FLY?", abstained=True)])
+    save_exchanges(database, [exchange("3", "How do I\x1b[2J export?")])
+    save_exchanges(database, [exchange("4", "What is well answered?")])
     save_feedback(database, exchange_id="3", verdict="down", reason="wrong", comment="It is in the menu.")
     assert [(item.why, item.asked) for item in wanting(database)] == [("not answered", 2), ("thumb down", 1)]
     database.close()
@@ -166,10 +169,45 @@ def test_a_database_that_is_gone_and_back_costs_no_answer(database: Database, tm
         assert client.get("/ready").json()["storage"] == "ok"
 
 
+def test_what_comes_in_one_moment_is_kept_in_one_step_and_a_fault_costs_its_own_alone(database: Database) -> None:
+    steps: list[object] = []
+    sa.event.listen(database._engine, "commit", steps.append)
+
+    def breaks(_database: Database, _items: Sequence[int]) -> None:
+        raise ValueError("a fault of ours")
+
+    async def scenario() -> tuple[int, int]:
+        lost: list[int] = []
+        desk = Desk(database, on_lost=lost.append)
+        desk.note(breaks, 1)
+        desk.note(breaks, 2)
+        for number in range(50):
+            desk.note(save_exchanges, exchange(f"{number}", "zero \0 in it"))
+        await desk.settle()
+        found = len(steps)
+        for _ in range(desk_of.MAX_WAITING + 3):
+            desk.note(breaks, 1)
+        await desk.close()
+        return found, sum(lost)
+
+    assert asyncio.run(scenario()) == (1, 2 + desk_of.MAX_WAITING + 3)
+    assert rows(database) == 50
+
+
+def test_an_answer_of_just_now_can_be_rated_and_forgotten_at_once(database: Database) -> None:
+    with running(make_app(Bot(), database=database)) as address, client_of(address) as client:
+        for _ in range(5):
+            said = {"completion_id": ask(client)["id"], "verdict": "up"}
+            assert client.post("/v1/feedback", json=said).status_code == 200
+            gone = client.delete(f"/v1/conversations/{ask(client)['id']}").json()
+            assert gone["exchanges"] == 1
+    assert rows(database) == 5
+
+
 def test_a_fault_of_the_database_is_told_without_what_was_asked(database: Database) -> None:
-    save_exchange(database, exchange("1"))
+    save_exchanges(database, [exchange("1")])
     with pytest.raises(StorageError) as fault:
-        save_exchange(database, exchange("1", "my secret question"))
+        save_exchanges(database, [exchange("1", "my secret question")])
     assert "UNIQUE constraint failed" in str(fault.value)
     assert "secret" not in str(fault.value)
 
@@ -259,7 +297,9 @@ def test_postgresql_keeps_counts_and_forgets_as_sqlite_does(server_folder: Path)
             database.migrate()
         key, text = add_key(first, name="x", scopes=["chat"])
         assert find_key(second, text) == key
-        assert [count(d, "s", minute=1, requests=1, tokens=2) for d in (first, second)] == [(1, 2), (2, 4)]
+        used = {("s", 1): (1, 2), ("t", 1): (1, 0)}
+        assert count(first, used) == used
+        assert count(second, used) == {("s", 1): (2, 4), ("t", 1): (2, 0)}
         with (
             running(make_app(Bot(), database=first)) as one,
             running(make_app(Bot(), database=second)) as two,

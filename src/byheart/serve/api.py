@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 import byheart
 from byheart.answer.base import Answerer, AsyncAnswerer
+from byheart.errors import StorageError
 from byheart.records import Document, Section
 from byheart.serve.conversations import forget_older
 from byheart.serve.database import Database
@@ -32,6 +33,7 @@ from byheart.serve.pages import Manual, fill_template
 from byheart.serve.pulse import Pulse
 from byheart.serve.routes import Bot, chat_routes, embedding_routes, feedback_routes, machine_routes, model_routes
 from byheart.serve.suggest import FollowUps
+from byheart.serve.tally import Tally
 from byheart.serve.widget import PUBLIC, Look, brand_file, icon_file, widget_file
 
 
@@ -66,8 +68,9 @@ def create_app(
     engine = Engine(answerer, workers=workers, waiting=waiting, time_limit_s=time_limit_s)
     metrics = Metrics()
     desk = Desk(database, on_lost=metrics.lost_notes.inc) if database else None
+    tally = Tally(desk) if desk else None
     keeps = keeps_exchanges and desk is not None
-    bot = Bot(engine, metrics, FollowUps(sections), model_name, len(sections), desk, keeps, pulse)
+    bot = Bot(engine, metrics, FollowUps(sections), model_name, len(sections), desk, tally, keeps, pulse)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +79,7 @@ def create_app(
         engine.close()
         if desk and cleaning:
             cleaning.cancel()
-            await asyncio.to_thread(desk.close)
+            await desk.close()
 
     app = FastAPI(
         title=title,
@@ -98,8 +101,8 @@ def create_app(
 
 def _add_guards(app: FastAPI, bot: Bot, rules: GateRules, cors_origins: Sequence[str]) -> None:
     """What a request passes before any route; the last one added is passed first."""
-    if bot.desk:
-        app.add_middleware(Gate, rules=rules, desk=bot.desk)
+    if bot.desk and bot.tally:
+        app.add_middleware(Gate, rules=rules, desk=bot.desk, tally=bot.tally)
     app.add_middleware(SecurityHeaders)
     if cors_origins:
         app.add_middleware(
@@ -114,7 +117,8 @@ def _add_guards(app: FastAPI, bot: Bot, rules: GateRules, cors_origins: Sequence
 
 async def _forget_hourly(desk: Desk, days: float) -> None:
     while True:
-        desk.note(forget_older, days=days, now=time.time())
+        with contextlib.suppress(StorageError):  # logged by the desk
+            await desk.ask(forget_older, days=days, now=time.time())
         await asyncio.sleep(3600)
 
 

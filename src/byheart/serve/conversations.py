@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import sqlalchemy as sa
@@ -44,11 +44,10 @@ class Wanting:
     asked: int  # how often, in other letter case too
 
 
-def save_exchange(database: Database, exchange: Exchange) -> None:
-    """Keep an exchange."""
-    row = {**dataclasses.asdict(exchange), "sources": "\n".join(exchange.sources)}
+def save_exchanges(database: Database, kept: Sequence[Exchange]) -> None:
+    """Keep exchanges, in one step."""
     with database.begin() as connection:
-        connection.execute(exchanges.insert().values(row))
+        connection.execute(exchanges.insert(), [_row(exchange) for exchange in kept])
 
 
 def save_feedback(database: Database, *, exchange_id: str, verdict: str, reason: str, comment: str) -> bool:
@@ -121,6 +120,12 @@ def as_questions(items: Iterable[Wanting]) -> list[str]:
         line = {"question": item.question, "key_facts": [], "source": "", "note": said}
         lines.append(json.dumps(line, ensure_ascii=False))
     return lines
+
+
+def _row(exchange: Exchange) -> dict[str, object]:
+    row = {**dataclasses.asdict(exchange), "sources": "\n".join(exchange.sources)}
+    # PostgreSQL takes no character 0: whoever sends one must not cost others what is kept of theirs
+    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _delete(connection: sa.Connection, wanted: sa.ColumnElement[bool]) -> int:

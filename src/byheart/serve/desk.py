@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from byheart.errors import StorageError
 from byheart.serve.database import Database
 
 MAX_WAITING = 2000  # notes; more than a minute of a busy server. What comes on top is counted as lost
+WRITE_S = 0.25  # notes of so long are written in one change of the database, which costs as much as one note's
 _LOG_EVERY_S = 60.0
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 logger = logging.getLogger(__name__)
 
 
 class Desk:
-    """Runs database work in threads: one for a file, which has one writer anyway; four for a server."""
+    """Runs database work in threads: one for a file, which has one writer anyway; four for a server.
 
-    def __init__(self, database: Database, *, on_lost: Callable[[], object]) -> None:
+    For one event loop. `on_lost` is told how many notes were lost.
+    """
+
+    def __init__(self, database: Database, *, on_lost: Callable[[int], object]) -> None:
         self._database = database
         self._on_lost = on_lost
         self._pool = ThreadPoolExecutor(1 if database.is_file else 4, thread_name_prefix="byheart-desk")
+        self._noted: dict[Callable[..., object], list[Any]] = {}  # work, and for what it is to be done
         self._waiting = 0
+        self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._logged_at = -_LOG_EVERY_S
         self.is_failing = False  # the last work that was done failed
 
@@ -48,32 +57,46 @@ class Desk:
         self.is_failing = False
         return result
 
-    def note(
-        self,
-        work: Callable[Concatenate[Database, Arguments], object],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> None:
-        """Do the work some time soon. Where it fails, it is lost, counted and logged; nobody waits for it."""
+    def note(self, work: Callable[[Database, Sequence[Item]], object], item: Item) -> None:
+        """Do the work some time soon, at once for all that is noted for it by then; nobody waits for it.
+
+        Where it fails, its notes are lost, counted and logged.
+        """
         if self._waiting >= MAX_WAITING:
-            self._on_lost()
+            self._on_lost(1)
             return
         self._waiting += 1
-        future = self._pool.submit(functools.partial(work, self._database, *args, **kwargs))
-        future.add_done_callback(self._noted)
+        self._noted.setdefault(work, []).append(item)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
 
-    def close(self) -> None:
+    async def settle(self) -> None:
+        """Return once all that was noted before is written, or lost."""
+        for _ in range(2):  # what is being written, and what was noted meanwhile
+            if self._writer is not None:
+                self._hurry.set()
+                await asyncio.wait({self._writer})
+
+    async def close(self) -> None:
         """Do what was noted, then close the database."""
-        self._pool.shutdown(wait=True)
+        await self.settle()
+        await asyncio.to_thread(self._pool.shutdown)
         self._database.close()
 
-    def _noted(self, future: Future[object]) -> None:
-        self._waiting -= 1
-        fault = future.exception()
-        self.is_failing = fault is not None
-        if fault is not None:
-            self._on_lost()
-            self._failed(fault)
+    async def _write(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WRITE_S):
+                await self._hurry.wait()
+        self._hurry.clear()
+        noted, self._noted = self._noted, {}
+        for work, items in noted.items():
+            try:
+                await self.ask(work, items)
+            except Exception as fault:  # noqa: BLE001  # whatever it is, the next notes are written
+                self._failed(fault)
+                self._on_lost(len(items))
+            self._waiting -= len(items)
+        self._writer = asyncio.create_task(self._write()) if self._noted else None
 
     def _failed(self, fault: BaseException) -> None:
         self.is_failing = True

@@ -7,16 +7,15 @@ import ipaddress
 import time
 from collections.abc import Callable
 
-from sqlalchemy.dialects import postgresql, sqlite
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from byheart.errors import StorageError
 from byheart.records import stable_id
-from byheart.serve.database import Database, usage
 from byheart.serve.desk import Desk
 from byheart.serve.faults import ApiError
 from byheart.serve.keys import PAGE_SCOPE, Key, find_key
+from byheart.serve.tally import Tally
 
 KEY_MEMORY_S = 2.0  # how long a key that was looked up is believed: a revoked one is refused after this at the latest
 _MAX_REMEMBERED = 10_000
@@ -55,10 +54,13 @@ class Caller:
 class Gate:
     """Refuses what may not pass, in OpenAI's form: 401 without a key, 403 outside its scope, 429 over a limit."""
 
-    def __init__(self, app: ASGIApp, *, rules: GateRules, desk: Desk, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, app: ASGIApp, *, rules: GateRules, desk: Desk, tally: Tally, clock: Callable[[], float] = time.time
+    ) -> None:
         self._app = app
         self._rules = rules
         self._desk = desk
+        self._tally = tally
         self._clock = clock
         self._known: dict[str, tuple[float, Key | None]] = {}
 
@@ -70,7 +72,7 @@ class Gate:
         limits: dict[str, str] = {}
         try:
             key = await self._key_of(scope)
-            scope.setdefault("state", {})["caller"] = await self._counted(scope, key, limits)
+            scope.setdefault("state", {})["caller"] = self._counted(scope, key, limits)
         except ApiError as refused:
             await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, send)
             return
@@ -112,17 +114,14 @@ class Gate:
         self._known[text] = (now, key)
         return key
 
-    async def _counted(self, scope: Scope, key: Key | None, headers: dict[str, str]) -> Caller:
+    def _counted(self, scope: Scope, key: Key | None, headers: dict[str, str]) -> Caller:
         """Count the request, and refuse it where its minute is full."""
         key_id = key.id if key else ""
         subject, requests, tokens = self._limits_of(scope, key)
         if not (requests or tokens) or scope["method"] != "POST" or not scope["path"].startswith("/v1/"):
             return Caller(key_id, "")
         now = self._clock()
-        try:
-            used_requests, used_tokens = await self._desk.ask(count, subject, minute=int(now // 60), requests=1)
-        except StorageError:  # logged by the desk: better a minute without limits than no answers
-            return Caller(key_id, subject)
+        used_requests, used_tokens = self._tally.add(subject, minute=int(now // 60), requests=1)
         left_s = str(60 - int(now) % 60)
         for name, limit, used in (("requests", requests, used_requests), ("tokens", tokens, used_tokens)):
             if limit:
@@ -150,19 +149,6 @@ class Gate:
         if key and any(own):
             return key.id, *own
         return address, rules.requests_per_minute, rules.tokens_per_minute
-
-
-def count(database: Database, subject: str, *, minute: int, requests: int = 0, tokens: int = 0) -> tuple[int, int]:
-    """Add to what a subject has used in a minute, and return (requests, tokens) with it. One step for all gateways."""
-    dialect = sqlite if database.is_file else postgresql
-    added = dialect.insert(usage).values(subject=subject, minute=minute, requests=requests, tokens=tokens)
-    counted = added.on_conflict_do_update(
-        index_elements=["subject", "minute"],
-        set_={"requests": usage.c.requests + requests, "tokens": usage.c.tokens + tokens},
-    ).returning(usage.c.requests, usage.c.tokens)
-    with database.begin() as connection:
-        row = connection.execute(counted).one()
-        return int(row.requests), int(row.tokens)
 
 
 def _is_page(path: str) -> bool:

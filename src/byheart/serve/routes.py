@@ -16,13 +16,13 @@ import byheart
 from byheart.answer.base import Answer
 from byheart.errors import StorageError
 from byheart.serve.completions import Call, Watch, complete, read_call, stream, unknown_model
-from byheart.serve.conversations import Exchange, forget, save_exchange, save_feedback
+from byheart.serve.conversations import Exchange, forget, save_exchanges, save_feedback
 from byheart.serve.database import Database
 from byheart.serve.desk import Desk
 from byheart.serve.embeddings import EmbeddingList, EmbeddingRequest, embedding_list
 from byheart.serve.engine import Engine, EngineBusyError, Reply
 from byheart.serve.faults import ApiError
-from byheart.serve.gate import Caller, count
+from byheart.serve.gate import Caller
 from byheart.serve.limits import GuardedRoute
 from byheart.serve.metrics import CONTENT_TYPE, Metrics
 from byheart.serve.pulse import Pulse
@@ -40,6 +40,7 @@ from byheart.serve.schemas import (
 )
 from byheart.serve.streams import EventStream, unless_gone
 from byheart.serve.suggest import FollowUps
+from byheart.serve.tally import Tally
 
 MODEL_ALIAS = "byheart"  # names whatever model is served, so that a client needs no change with the next one
 
@@ -62,6 +63,7 @@ class Bot:
     model_name: str
     section_count: int
     desk: Desk | None  # None: nothing is kept
+    tally: Tally | None  # None: nothing is limited
     keeps_exchanges: bool
     pulse: Pulse | None  # None: the model runs in this process
 
@@ -197,6 +199,7 @@ async def _ask(
     if bot.desk is None:
         raise ApiError(404, "This server keeps no conversations.", code="not_found")
     try:
+        await bot.desk.settle()  # what is asked for may be an answer of just now
         return await bot.desk.ask(work, *args, **kw)
     except StorageError as fault:
         message = "The storage is not available at the moment. Please try again."
@@ -211,13 +214,11 @@ def _watch(bot: Bot, caller: Caller) -> Watch:
         metrics.answers.labels("abstained" if answer.abstained else "answered").inc()
         metrics.tokens.labels("in").inc(call.prompt_tokens)
         metrics.tokens.labels("out").inc(reply.tokens)
-        if bot.desk is None:
-            return
-        if caller.subject:
+        if bot.tally and caller.subject:
             used = call.prompt_tokens + reply.tokens
-            bot.desk.note(count, caller.subject, minute=int(time.time() // 60), tokens=used)
-        if bot.keeps_exchanges and call.request.store is not False:
-            bot.desk.note(save_exchange, exchange_of(call, answer, reply, key_id=caller.key_id))
+            bot.tally.add(caller.subject, minute=int(time.time() // 60), tokens=used)
+        if bot.desk and bot.keeps_exchanges and call.request.store is not False:
+            bot.desk.note(save_exchanges, exchange_of(call, answer, reply, key_id=caller.key_id))
 
     def on_failure(_fault: Exception) -> None:
         metrics.answers.labels("failed").inc()
