@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 import sys
 import threading
@@ -23,7 +24,7 @@ from byheart.llm import StreamedModel
 from byheart.serve import backend
 from byheart.serve.pulse import Pulse
 from fake_llm_server import dies, endless, hold, status
-from serving import PROCESS_S, client_of, make_app, running, wait_until
+from serving import PROCESS_S, Bot, client_of, make_app, running, wait_until
 from toy_manual import PAGES, FakeEncoder, index_of
 
 QUESTION = "How long does a deleted board stay in the bin?"
@@ -145,6 +146,22 @@ def test_ready_tells_that_the_engine_is_gone_and_that_it_is_back(caplog: pytest.
     assert len(told) == 3  # an outage once, however many ask
 
 
+def engine_figures(client: httpx.Client) -> dict[str, float]:
+    found = re.findall(r"^byheart_engine_(\w+) (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def test_figures_tell_whether_the_engine_is_up(engine: fake_llm_server.Server) -> None:
+    with gateway(engine, kept_s=0.0) as client:
+        assert engine_figures(client) == {"up": 1.0, "restarts": 0.0}
+        engine.models = ["another"]
+        assert engine_figures(client) == {"up": 0.0, "restarts": 0.0}
+        engine.models = ["m"]
+        assert engine_figures(client) == {"up": 1.0, "restarts": 0.0}
+    with running(make_app(Bot())) as address, client_of(address) as client:
+        assert engine_figures(client) == {"up": 1.0, "restarts": 0.0}  # the model is in this process
+
+
 def test_ready_does_not_wait_for_an_engine_that_hangs_and_many_probes_are_one(engine: fake_llm_server.Server) -> None:
     until = threading.Event()
     engine.on_list = lambda: until.wait(30)
@@ -241,6 +258,9 @@ def test_an_engine_that_dies_is_started_again_at_its_address_but_not_for_ever(
         f"the engine ended with code 7: out of memory (all: {log}); it is started again in 0 s",
         f"the engine ended with code 7: out of memory (all: {log}); it is not started again",
     ]
+    model = StreamedModel(base_url=found.base_url, model=found.model, api_key=found.api_key, silence_s=1.0)
+    with running(make_app(Bot(), pulse=Pulse(model, restarts=found.restarts))) as address, client_of(address) as client:
+        assert engine_figures(client) == {"up": 0.0, "restarts": 1.0}
 
 
 def test_an_engine_whose_program_has_gone_meanwhile_is_not_started_again(

@@ -66,7 +66,7 @@ def web_app(project: Project, backend: Backend | None) -> FastAPI:
         database=database,
         keeps_exchanges=settings.keep_conversations,
         retention_days=settings.retention_days,
-        pulse=Pulse(model) if model else None,
+        pulse=Pulse(model, restarts=backend.restarts) if model and backend else None,
     )
 
 

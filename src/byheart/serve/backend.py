@@ -48,6 +48,7 @@ class Backend:
     base_url: str
     model: str
     api_key: str
+    restarts: Path | None = None  # a line for each time that byheart started it again; None: it is not byheart's
 
 
 def find(*, base_url: str, model: str, api_key: str) -> Backend:
@@ -94,9 +95,11 @@ def started(command: Sequence[str], *, log: Path, start_s: float) -> Iterator[Ba
         raise EngineError(f"There is no program {command[0]} on this machine. {_INSTALL[command[0]]}.")
     port, key = _free_port(), secrets.token_urlsafe(32)
     arguments = [program, *command[1:], "--host", LOOPBACK, "--port", str(port)]
-    backend = Backend(f"http://{LOOPBACK}:{port}/v1", NAME, key)
+    restarts = log.with_suffix(".restarts")  # a file: workers tell the figure, and this process the engine
+    restarts.write_bytes(b"")
+    backend = Backend(f"http://{LOOPBACK}:{port}/v1", NAME, key, restarts)
     with log.open("wb") as output:
-        running = _Program(arguments, key=key, output=output)
+        running = _Program(arguments, key=key, output=output, restarts=restarts)
         try:
             with sigterm_unwinds():
                 _wait_until_ready(running.process, backend, log=log, start_s=start_s)
@@ -109,10 +112,11 @@ def started(command: Sequence[str], *, log: Path, start_s: float) -> Iterator[Ba
 class _Program:
     """A process that takes the place of one that ended, until it is stopped."""
 
-    def __init__(self, arguments: Sequence[str], *, key: str, output: IO[bytes]) -> None:
+    def __init__(self, arguments: Sequence[str], *, key: str, output: IO[bytes], restarts: Path) -> None:
         self._arguments = arguments
         self._env = os.environ | dict.fromkeys(_KEY_VARIABLES, key)
         self._output = output
+        self._restarts = restarts
         self._stopping = threading.Event()
         self._has_ended = False
         self._keeper = threading.Thread(target=self._keep, name="byheart-engine", daemon=True)
@@ -157,6 +161,8 @@ class _Program:
                 logger.error("the engine could not be started again: %s", fault)
                 return
             self._has_ended = False
+            with self._restarts.open("a", encoding="utf-8") as lines:
+                lines.write(f"{time.time():.0f} started again after code {code}\n")
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], backend: Backend, *, log: Path, start_s: float) -> None:

@@ -6,8 +6,10 @@ It brings neither torch nor a model where it only watches workers: these are imp
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -18,7 +20,8 @@ from byheart.serve.backend import Backend, find, llama_command, started, vllm_co
 from byheart.serve.server import Ready, serve
 
 ENGINE_LOG = "engine.log"
-_ENGINE_KEY = "BYHEART_ENGINE_KEY"  # the environment variable that workers find it in
+_ENGINE_KEY = "BYHEART_ENGINE_KEY"  # the environment variables that workers find these in
+_ENGINE_RESTARTS = "BYHEART_ENGINE_RESTARTS"
 
 
 def run(project: Project, *, again: Sequence[str], ready: Ready) -> None:
@@ -33,9 +36,10 @@ def run(project: Project, *, again: Sequence[str], ready: Ready) -> None:
                 "engine_key_env": _ENGINE_KEY,
             }  # fmt: skip
             sets = [word for name, value in found.items() for word in ("--set", f"serve.{name}={value}")]
+            handed = {_ENGINE_KEY: backend.api_key, _ENGINE_RESTARTS: str(backend.restarts or "")} if backend else {}
             workers.supervise(
                 [*again, *sets], count=settings.workers, host=settings.host, port=settings.port, ready=ready,
-                more_env={_ENGINE_KEY: backend.api_key} if backend else {},
+                more_env=handed,
             )  # fmt: skip
         else:
             app = _web_app(project, backend)
@@ -56,7 +60,9 @@ def engine_of(project: Project) -> Iterator[Backend | None]:
             if not settings.engine_url:
                 raise ConfigError(["serve.engine_url is empty. Set it to an address such as http://127.0.0.1:11434/v1"])
             key = os.environ.get(settings.engine_key_env, "") if settings.engine_key_env else ""
-            yield find(base_url=settings.engine_url, model=settings.engine_model, api_key=key)
+            found = find(base_url=settings.engine_url, model=settings.engine_model, api_key=key)
+            restarts = os.environ.get(_ENGINE_RESTARTS, "") if workers.is_worker() else ""
+            yield dataclasses.replace(found, restarts=Path(restarts) if restarts else None)
         case "vllm":
             command = [*_vllm(project), *settings.engine_options]
             with started(command, log=project.run_path / ENGINE_LOG, start_s=settings.engine_start_s) as backend:

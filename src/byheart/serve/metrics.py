@@ -45,6 +45,14 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.engine_up = Gauge(
+            "byheart_engine_up", "1 where the engine answers, 0 where it is gone, hangs or lacks the model.",
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self.engine_restarts = Gauge(
+            "byheart_engine_restarts", "How often an engine that byheart started was started again.",
+            registry=registry, multiprocess_mode="max",
+        )  # fmt: skip
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""

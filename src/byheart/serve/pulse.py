@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 from byheart.errors import EngineError
 from byheart.llm import StreamedModel
@@ -18,8 +19,11 @@ logger = logging.getLogger(__name__)
 class Pulse:
     """Asks the engine for its models, as `byheart serve` did when it found it. For one event loop."""
 
-    def __init__(self, model: StreamedModel, *, limit_s: float = LIMIT_S, kept_s: float = KEPT_S) -> None:
+    def __init__(
+        self, model: StreamedModel, *, restarts: Path | None = None, limit_s: float = LIMIT_S, kept_s: float = KEPT_S
+    ) -> None:
         self._model = model
+        self._restarts = restarts
         self._limit_s = limit_s
         self._kept_s = kept_s
         self._asking = asyncio.Lock()  # who comes meanwhile takes the same finding
@@ -33,6 +37,10 @@ class Pulse:
                 self._note(await self._why_not())
                 self._known_until = time.monotonic() + self._kept_s
             return self._beats
+
+    def restarts(self) -> int:
+        """Return how often byheart has started the engine again; 0 for one that it did not start."""
+        return len(self._restarts.read_bytes().splitlines()) if self._restarts and self._restarts.is_file() else 0
 
     async def _why_not(self) -> str:
         try:

@@ -163,6 +163,8 @@ def machine_routes(bot: Bot) -> APIRouter:
     async def metrics() -> Response:
         """Give the figures of this server to Prometheus."""
         bot.metrics.open_answers.set(bot.engine.open)
+        bot.metrics.engine_up.set(bot.pulse is None or await bot.pulse.beats())
+        bot.metrics.engine_restarts.set(bot.pulse.restarts() if bot.pulse else 0)
         return Response(bot.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     return router
