@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
@@ -25,6 +28,7 @@ from byheart.serve import desk as desk_of
 from byheart.serve.conversations import Exchange, forget, forget_older, save_exchanges, save_feedback, wanting
 from byheart.serve.database import FILE_NAME, Database, exchanges, feedback, metadata
 from byheart.serve.desk import Desk
+from byheart.serve.gate import GateRules
 from byheart.serve.keys import add_key, find_key
 from byheart.serve.tally import count
 from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, wait_until
@@ -262,58 +266,115 @@ def server_folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.slow
-def test_postgresql_keeps_counts_and_forgets_as_sqlite_does(server_folder: Path) -> None:
-    server = shutil.which("postgres")
-    if server is None:
-        pytest.skip("NOT CHECKED: no PostgreSQL on this machine")
-    pytest.importorskip("psycopg")
-    binaries = Path(server).resolve().parent
-    data, user = server_folder / "data", "byheart"
+@dataclasses.dataclass(frozen=True)
+class PostgreSQL:
+    """A server of the test's own, which can be stopped and started."""
+
+    address: str
+    command: Sequence[str]
+
+    def control(self, *words: str) -> None:
+        subprocess.run([*self.command, *words], check=True, capture_output=True)
+
+    def start(self) -> None:
+        self.control("start")
+
+    def stop(self) -> None:
+        self.control("-m", "immediate", "stop")
+
+
+@pytest.fixture
+def postgresql(server_folder: Path) -> Iterator[PostgreSQL]:
+    program = shutil.which("postgres") or max(
+        map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), default=None
+    )
+    if program is None:
+        pytest.skip("NOT CHECKED: no PostgreSQL on this machine. Install the package postgresql to test with one.")
+    pytest.importorskip("psycopg", reason="NOT CHECKED: no psycopg here. Install byheart[postgres] to test with one.")
+    binaries, data, user = Path(program).resolve().parent, server_folder / "data", "byheart"
     as_user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     as_user = ["setpriv", *as_user] if os.geteuid() == 0 else []
-    subprocess.run(
-        [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", user, "-A", "trust"],
-        check=True,
-        capture_output=True,
-    )
+    made = [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", user, "-A", "trust"]
+    subprocess.run(made, check=True, capture_output=True)
     options = f"-c listen_addresses= -c unix_socket_directories={server_folder}"
-    control = [
-        *as_user,
-        str(binaries / "pg_ctl"),
-        "-D",
-        str(data),
-        "-o",
-        options,
-        "-l",
-        str(server_folder / "log"),
-        "-w",
-    ]
-    subprocess.run([*control, "start"], check=True, capture_output=True)
-    address = f"postgresql://{user}@/postgres?host={server_folder}"
-    first, second = (Database(address, folder=server_folder) for _ in range(2))
-    try:
-        for database in (first, second):
-            database.migrate()
+    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(server_folder / "log")]
+    server = PostgreSQL(f"postgresql://{user}@/postgres?host={server_folder}", [*control, "-w"])
+    server.start()
+    yield server
+    with contextlib.suppress(subprocess.CalledProcessError):  # the test has stopped it
+        server.stop()
+
+
+@contextlib.contextmanager
+def opened(address: str, folder: Path) -> Iterator[Database]:
+    database = Database(address, folder=folder)
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.mark.slow
+def test_postgresql_keeps_counts_and_forgets_as_sqlite_does(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    with (
+        opened(postgresql.address, tmp_path) as first,
+        opened(postgresql.address, tmp_path) as second,
+        running(make_app(Bot(), database=first)) as one,
+        running(make_app(Bot(), database=second)) as two,
+        client_of(one) as asking,
+        client_of(two) as rating,
+    ):
         key, text = add_key(first, name="x", scopes=["chat"])
         assert find_key(second, text) == key
         used = {("s", 1): (1, 2), ("t", 1): (1, 0)}
         assert count(first, used) == used
         assert count(second, used) == {("s", 1): (2, 4), ("t", 1): (2, 0)}
-        with (
-            running(make_app(Bot(), database=first)) as one,
-            running(make_app(Bot(), database=second)) as two,
-            client_of(one) as asking,
-            client_of(two) as rating,
-        ):
-            id = ask(asking)["id"]
-            said = {"completion_id": id, "verdict": "down"}
-            wait_until(lambda: rating.post("/v1/feedback", json=said).status_code == 200)
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
-            assert ask(asking)["choices"][0]["message"]["content"] == ANSWER.text
-            assert rating.post("/v1/feedback", json=said).status_code == 503
-            subprocess.run([*control, "start"], check=True, capture_output=True)
-            wait_until(lambda: rating.post("/v1/feedback", json=said).status_code == 200)
-            assert rating.delete(f"/v1/conversations/{id}").json()["deleted"] is True
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
+        save_exchanges(first, [exchange("1", "zero \0 in it"), exchange("2")])
+        id = ask(asking)["id"]
+        said = {"completion_id": id, "verdict": "down"}
+        wait_until(lambda: rating.post("/v1/feedback", json=said).status_code == 200)
+        postgresql.stop()
+        assert ask(asking)["choices"][0]["message"]["content"] == ANSWER.text
+        assert rating.post("/v1/feedback", json=said).status_code == 503
+        postgresql.start()
+        wait_until(lambda: rating.post("/v1/feedback", json=said).status_code == 200)
+        assert rating.delete(f"/v1/conversations/{id}").json()["deleted"] is True
+
+
+@pytest.mark.slow
+def test_postgresql_stopped_and_started_costs_no_answer_and_no_restart_and_limits_hold_again(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    with (
+        opened(postgresql.address, tmp_path) as first,
+        opened(postgresql.address, tmp_path) as second,
+        running(make_app(Bot(), database=first, rules=GateRules(requests_per_minute=1000))) as one,
+        running(make_app(Bot(), database=second, rules=GateRules(requests_per_minute=1000))) as two,
+        client_of(one) as here,
+        client_of(two) as there,
+    ):
+        for outage in (1, 2):
+            postgresql.stop()
+            for _ in range(5):
+                assert ask(here)["choices"][0]["message"]["content"] == ANSWER.text
+            # of each answer: the request, its words, and the exchange
+            wait_until(lambda outage=outage: f"byheart_lost_notes_total {15.0 * outage}" in here.get("/metrics").text)
+            assert here.get("/ready").json() == {"ready": True, "engine": "ok", "storage": "failing"}
+            postgresql.start()
+            ask(here)
+            wait_until(lambda: here.get("/ready").json()["storage"] == "ok")
+            wait_until(lambda outage=outage: rows(second) == outage)
+        seen = [used(there)]
+
+        def rises_by_more_than_its_own() -> bool:
+            ask(here)
+            seen.append(used(there))
+            return seen[-1] > seen[-2] + 1
+
+        wait_until(rises_by_more_than_its_own)
+
+
+def used(client: httpx.Client) -> int:
+    """Ask, and return how many requests of this minute the server has heard of."""
+    reply = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": QUESTION}]})
+    limit, left = (int(reply.headers[f"x-ratelimit-{what}-requests"]) for what in ("limit", "remaining"))
+    return limit - left
