@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -22,6 +23,7 @@ from byheart.answer.base import Answer, Turn
 from byheart.serve import completions
 from byheart.serve.completions import Watch, read_call
 from byheart.serve.schemas import ChatRequest
+from byheart.serve.server import PatientProtocol
 from byheart.serve.streams import DONE, KEEP_ALIVE
 from serving import ANSWER, QUESTION, Bot, client_of, make_app, running, wait_until
 
@@ -95,6 +97,28 @@ def test_a_server_told_to_stop_ends_its_streams_with_an_error() -> None:
     assert events[-1] == "[DONE]"
     process.communicate(timeout=20)
     assert process.returncode == -signal.SIGTERM  # what a supervisor that sent it expects
+
+
+def test_a_process_that_serves_spares_what_is_loaded_from_the_garbage_collection() -> None:
+    program = (
+        "import gc, os, signal\nfrom serving import Bot, make_app\nfrom byheart.serve.server import serve\n"
+        "def ready(address): print(gc.get_freeze_count()); os.kill(os.getpid(), signal.SIGINT)\n"
+        "serve(make_app(Bot()), host='127.0.0.1', port=0, ready=ready)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) > 10_000
+
+
+def test_nothing_is_left_of_a_connection_that_has_ended() -> None:
+    def is_left() -> bool:
+        gc.collect()
+        return any(isinstance(item, PatientProtocol) for item in gc.get_objects())
+
+    with running(make_app(Bot())) as address:
+        for _ in range(3):
+            assert httpx.get(f"{address}/health", trust_env=False).status_code == 200
+        wait_until(lambda: not is_left())
 
 
 async def _stream(pending: asyncio.Future[Answer], **changes: Any) -> AsyncIterator[str]:

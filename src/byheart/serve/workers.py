@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from prometheus_client import multiprocess
 
 from byheart.errors import ByheartError
-from byheart.serve.server import GRACE_S, Ready, Server, address_of, listen
+from byheart.serve.server import GRACE_S, Ready, Server, address_of, listen, spare_what_is_loaded
 from byheart.serve.signals import sigterm_unwinds
 
 STOP_S = GRACE_S + 10.0  # for workers to end their answers
@@ -44,7 +44,9 @@ def work(app: FastAPI, *, trusted_proxies: Sequence[str] = ()) -> None:
     def on_ready(_address: str) -> None:
         os.write(ready, b"+")
 
-    Server(app, listener=socket.socket(fileno=listener), ready=on_ready, trusted_proxies=trusted_proxies).run()
+    server = Server(app, listener=socket.socket(fileno=listener), ready=on_ready, trusted_proxies=trusted_proxies)
+    spare_what_is_loaded()
+    server.run()
 
 
 def supervise(
