@@ -21,6 +21,7 @@ from byheart.memory.estimate import Adapters, Batch, Memory
 from byheart.memory.size import Size, size_of
 from byheart.models import shapes
 from byheart.models.encoder import peft_warnings_off
+from byheart.models.writer import fuse_activations
 
 DEFAULT = ("Qwen/Qwen3-0.6B", "meta-llama/Llama-3.2-1B-Instruct", "mistralai/Mistral-7B-v0.1")
 BATCHES = (Batch(rows=1, tokens=512, learned=128), Batch(rows=1, tokens=2048, learned=512))
@@ -36,6 +37,7 @@ def built(entry: ModelEntry, *, method: str) -> Any:
             model: Any = shapes.build(entry.architecture, entry.shape)
     finally:
         torch.set_default_dtype(torch.float32)
+    fuse_activations(model)
     if method == "lora":
         targets = list(entry.attention_targets + entry.linear_targets)
         with peft_warnings_off():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from byheart.catalog import MODELS, ModelEntry, find_model
 from byheart.chat import Example, bind
@@ -96,6 +97,19 @@ def test_the_output_layer_sees_the_answers_positions_alone(
     assert rows.target_N.tolist() == [token for example in examples for token in example.answer]
     if rows.decoder_ids_B_T is None:
         assert rows.mask_B_T is None  # filled up on the right, where no decoder looks
+
+
+@EACH
+def test_a_loaded_model_computes_what_transformers_computes(entry: ModelEntry, tmp_path: Path) -> None:
+    folder = tiny_model(entry, tmp_path / "model")
+    family = "seq2seq" if entry.family == "seq2seq" else "causal"
+    kind = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
+    ids = torch.arange(6).view(2, 3)
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if family == "seq2seq" else {})
+    writer = load_writer(folder, family=family, precision="fp32")
+    with torch.inference_mode():
+        expected = kind.from_pretrained(folder, dtype=torch.float32).eval()(**inputs).logits
+        torch.testing.assert_close(writer.base(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @EACH

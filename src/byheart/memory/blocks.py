@@ -95,7 +95,7 @@ _GPT2 = Block(
     ),
     norms=(("layer", "h"),) * 2,
     attention="fused",
-    inner_kept=4,  # GELU by its tanh formula, written out: x, x/2, tanh, 1 + tanh
+    inner_kept=1,  # what GELU reads, computed in one go (models/writer.py)
     has_biases=True,
 )
 _GPT_NEO = Block(
@@ -107,7 +107,7 @@ _GPT_NEO = Block(
     ),
     norms=_GPT2.norms,
     attention="scores",
-    inner_kept=4,
+    inner_kept=1,
     has_biases=True,
 )
 _BLOOM = Block(
@@ -120,7 +120,6 @@ _BLOOM = Block(
     norms=_GPT2.norms,
     attention="scores",
     inner_kept=1,
-    inner_passing=5,  # the gradient of its GELU is written out
     has_biases=True,
 )
 _OPT = Block(
@@ -166,7 +165,7 @@ _T5_ENCODER = Block(
     linears=(*_T5_ATTENTION, *_T5_INNER),
     norms=(("rms-twice", "h"),) * 2,
     attention="biased",
-    inner_kept=6,  # GELU written out, its output, and what it gates
+    inner_kept=3,  # what GELU reads, its output, and what it gates
 )
 _T5_DECODER = dataclasses.replace(
     _T5_ENCODER,

@@ -202,14 +202,14 @@ def _output_layer(size: Size, batch: Batch, formats: Formats, *, trained: bool) 
     """Return the bytes of the logits, some rows at a time, and of the gradients that come of them.
 
     train/cross_entropy.py: logits as computed, in fp32, and their gradient as computed; the states' gradients; and
-    where the output layer is trained its gradient, summed up in fp32 and as computed.
+    where the output layer is trained its gradient, summed up in fp32, and in another format once more as computed.
     """
     if size.is_encoder:
         return 0.0
     computed = formats.computed
     a_logit = FP32 + 2 * computed if formats.casts else 2 * FP32
     states = batch.rows * batch.learned * size.hidden * 2 * computed
-    table = size.vocabulary * size.hidden * (FP32 + computed) if trained else 0
+    table = size.vocabulary * size.hidden * (FP32 + (computed if formats.casts else 0)) if trained else 0
     return batch.logit_rows(size.vocabulary) * size.vocabulary * a_logit + states + table
 
 

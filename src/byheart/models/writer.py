@@ -23,6 +23,8 @@ from transformers import (
     GenerationConfig,
     StoppingCriteriaList,
 )
+from transformers.activations import NewGELUActivation
+from transformers.models.bloom.modeling_bloom import BloomGelu
 
 from byheart.catalog import find_model
 from byheart.chat import Chat, Example, Exchange, bind
@@ -249,6 +251,7 @@ def wrap(model: Any, tokenizer: Any, *, base_model: str, family: WritingFamily, 
             f"base_model {base_model!r}: the tokenizer has {entries:,} tokens, the model only {size:,}: they do not "
             "belong together. Use the tokenizer that the model was saved with."
         )
+    fuse_activations(model)
     chat, reason = bind(tokenizer, find_model(base_model), encoder_decoder=family == "seq2seq")
     reasons = {"chat form": reason, "pad token": chat.pad_reason}
     writer = Writer(model.eval(), chat, precision=precision, reasons=reasons)
@@ -258,6 +261,14 @@ def wrap(model: Any, tokenizer: Any, *, base_model: str, family: WritingFamily, 
         writer.whole_logits = True
         writer.reasons["output layer"] = "as the model computes it, at every position: it does more than multiply"
     return writer
+
+
+def fuse_activations(model: torch.nn.Module) -> None:
+    """Compute GELU's tanh formula, which some models write out term by term, in one go: once over memory, not eight."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | BloomGelu):
+                setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
 def _greedy(model: Any, chat: Chat, **more: Any) -> Any:

@@ -20,6 +20,7 @@ from byheart.progress import Notify, Progress
 from byheart.train import doctor
 from byheart.train.checkpoint import StepRecord, Tensors, TrainState
 from byheart.train.consult import consult, lower_after_fault
+from byheart.train.heap import freed_memory_kept
 from byheart.train.ranks import ALONE, Ranks, clip
 
 TASK = "training"
@@ -132,7 +133,7 @@ def train(
         _restore_moments(optimizer, state.moments)
         learner.order.restore(state.order)
     watch = _Watch(done_s=state.seconds, first_step=state.step)
-    with _interrupts_deferred() as interrupted:
+    with freed_memory_kept(), _interrupts_deferred() as interrupted:
         while not why_it_ended(state, recipe):
             rate = learning_rate_at(state.step, recipe) * state.rate_factor
             torch.manual_seed(random.Random(f"dropout {recipe.seed} {state.step}").getrandbits(63))
