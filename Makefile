@@ -2,6 +2,7 @@
 
 BYHEART := .venv/bin/python -m byheart
 PYTHON := .venv/bin/python
+PEERS ?= trl
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: help demo setup setup-dev lint test test-slow test-clients test-exports bench-train docs clean
@@ -12,7 +13,7 @@ help:
 	@echo "make test-slow  the tests that take minutes, too"
 	@echo "make test-clients  real clients (Python, Node, curl) and a fuzzer against a running server"
 	@echo "make test-exports  exported models, opened by llama.cpp (builds it first, in .venv-llama)"
-	@echo "make bench-train  training beside TRL, in turns"
+	@echo "make bench-train  training beside TRL, in turns; with PEERS=all, beside LLaMA-Factory, too"
 	@echo "make lint       lint and types alone"
 	@echo "make docs       write the generated pages of docs/ again"
 	@echo "make clean      forget the example's run"
@@ -45,8 +46,8 @@ test-exports: setup-dev
 	@bash scripts/test_exports.sh
 
 bench-train: setup-dev
-	$(PYTHON) bench/bench_train.py
-	$(PYTHON) bench/bench_train_recall.py
+	$(PYTHON) bench/bench_train.py --peers $(PEERS)
+	$(PYTHON) bench/bench_train_recall.py --peers $(PEERS)
 
 docs: setup-dev
 	$(PYTHON) scripts/make_docs.py

@@ -1,4 +1,4 @@
-"""How fast does a model that writes learn, beside TRL? python bench/bench_train.py [--repeats 5] [--rows 512]
+"""How fast does a model that writes learn, beside other tools? python bench/bench_train.py [--peers all]
 
 The same DistilGPT-2-shaped model (random weights), the same rows (pairs that byheart made from the example manual), the
 same passes, rate and optimizer, all weights and LoRA. Each training is a process of its own; the tools take turns, so
@@ -6,10 +6,7 @@ that a busy machine slows all alike. Prints for each the median of wall and CPU 
 tokens a second, the process's peak memory, the loss on held-out rows after it, and the share of the matrix product's
 measured speed that the needed arithmetic comes to.
 
-TRL is installed from PyPI, pinned, into a virtual environment of its own beside the scratch files (--work), with the
-versions of torch and transformers that byheart has. "Defaults" is SFTConfig as it comes, but for rate, batch and
-passes, and in fp32 where this machine is not faster in bf16 (where bf16 is emulated, the default would take minutes a
-step); "packing" and "grouped" are its fastest settings for a CPU: no gradient checkpointing, and its chunked loss.
+The tools, their settings and their installation are peers.py's; `--peers all` adds LLaMA-Factory to TRL.
 """
 
 from __future__ import annotations
@@ -19,36 +16,33 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import peers
+from peers import LORA, Clock, Task
+
 ROOT = Path(__file__).resolve().parent.parent
-TRL = "trl==1.16.0"
-SYSTEMS = ("byheart", "TRL, defaults", "TRL, packing", "TRL, grouped")
 RATES = {"full": 3e-4, "lora": 1e-3}
-BATCH = 8
-PACKED_TOKENS = 384  # a batch's worth, so that a pass has as many steps
 HELD_OUT = 64
-LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0, "target_modules": ["c_attn", "c_proj", "c_fc"]}
 Measured = dict[str, float]
 
 
 def main() -> None:
     """Prepare, let the tools take turns, and print a table for each method."""
-    parser = turns_parser(__doc__, repeats=5, passes=1, systems=SYSTEMS, work="/tmp/byheart-bench-train")
+    parser = turns_parser(__doc__, repeats=5, passes=1, work="/tmp/byheart-bench-train")
     parser.add_argument("--rows", type=int, default=512)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(train_one(*arguments.child, arguments.work, arguments.passes, arguments.threads)))
         return
-    systems = arguments.systems.split(";")
-    pythons = {"byheart": sys.executable, "TRL": trl_python(arguments.work)}
+    systems = systems_of(arguments, ours=("byheart",))
+    pythons = pythons_of(systems, arguments.work)
     shape = prepare(arguments.work, rows=arguments.rows)
     peak = matmul_flops(arguments.threads)
     mean, learned = shape["tokens"] / arguments.rows, shape["learned"] / shape["tokens"]
@@ -66,33 +60,31 @@ def main() -> None:
         show(method, runs, shape, passes=arguments.passes, peak=peak)
 
 
-def turns_parser(
-    description: str | None, *, repeats: int, passes: int, systems: Sequence[str], work: str
-) -> argparse.ArgumentParser:
+def turns_parser(description: str | None, *, repeats: int, passes: int, work: str) -> argparse.ArgumentParser:
     """Return a parser of what any comparison of tools that take turns is asked."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--passes", type=int, default=passes, help="over the rows, in which the rate falls to 0")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--methods", default="full,lora")
-    parser.add_argument("--systems", default=";".join(systems), help="separated by semicolons")
+    parser.add_argument("--peers", choices=("trl", "all"), default="trl", help="all: LLaMA-Factory, too")
+    parser.add_argument("--systems", help="these alone, separated by semicolons")
     parser.add_argument("--work", type=Path, default=Path(work))
     parser.add_argument("--child", nargs=2, metavar=("SYSTEM", "METHOD"), help=argparse.SUPPRESS)
     return parser
 
 
-def trl_python(work: Path) -> Path:
-    """Return the Python of an environment with TRL in it, which is made where it is missing."""
-    python = work / "trl" / "bin" / "python"
-    done = work / "trl" / TRL
-    if not done.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", str(work / "trl")], check=True)
-        wanted = [TRL, "torch", "transformers", "peft", "accelerate", "datasets"]
-        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), *wanted]
-        subprocess.run(pip, check=True)
-        done.touch()
-    return python
+def systems_of(arguments: argparse.Namespace, *, ours: Sequence[str]) -> list[str]:
+    """Return what takes turns: what was asked for, or byheart's and the peers' ways."""
+    if arguments.systems:
+        return list(arguments.systems.split(";"))
+    return [*ours, *peers.TRL, *(peers.LLAMA_FACTORY if arguments.peers == "all" else ())]
+
+
+def pythons_of(systems: Sequence[str], work: Path) -> dict[str, Path]:
+    """Return for the name of each tool the Python that it is installed for."""
+    tools = {system.split(",")[0] for system in systems}
+    return {tool: Path(sys.executable) if tool == "byheart" else peers.python_of(tool, work) for tool in tools}
 
 
 def prepare(work: Path, *, rows: int) -> dict[str, int]:
@@ -169,34 +161,26 @@ def train_one(system: str, method: str, work: Path, passes: int, threads: int) -
 
     torch.set_num_threads(threads)
     rows = json.loads((work / "rows.json").read_text(encoding="utf-8"))
-    learn, model = (byheart if system == "byheart" else trl)(system, method, work, rows["train"], passes)
-    wall, cpu = time.perf_counter(), time.process_time()
-    steps = learn()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    clock = Clock()
+    task = Task(system, method, work, rows["train"], passes, RATES[method], clock)
+    steps, model = (byheart if system.startswith("byheart") else peers.train)(task)
+    measured = {"wall": clock.wall, "cpu": clock.cpu, "peak_mb": clock.peak_mb, "steps": steps}
     lost = learned = 0.0
-    model().eval()
+    model.eval()
     with torch.inference_mode():
         for prompt, answer in rows["held out"]:
-            logits = model()(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
+            logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
             lost += float(torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum"))
             learned += len(answer)
-    return {"wall": wall, "cpu": cpu, "peak_mb": peak_mb, "steps": steps, "loss": lost / learned}
-
-
-Ready = tuple[Callable[[], int], Callable[[], Any]]
-Watch = Callable[[int, Any], bool]  # what is asked after each step, with its number and the model: is it enough?
+    return measured | {"loss": lost / learned}
 
 
 class Enough(Exception):  # noqa: N818  not an error
     """Training ends, as the watch has seen enough."""
 
 
-def byheart(
-    system: str, method: str, work: Path, rows: list[Any], passes: int, *, watch: Watch | None = None,
-    rate: float | None = None,
-) -> Ready:  # fmt: skip
-    """Return byheart's training, and the model."""
+def byheart(task: Task) -> tuple[int, Any]:
+    """Train with byheart, and return the steps that it made and the model."""
     import torch
 
     from byheart.chat import Example
@@ -208,82 +192,33 @@ def byheart(
     from byheart.train.buckets import Buckets
     from byheart.train.spaced import Spaced
 
-    writer = load_writer(str(work / "model"), family="causal")
-    examples = [Example(tuple(prompt), tuple(answer)) for prompt, answer in rows]
+    writer = load_writer(str(task.work / "model"), family="causal")
+    examples = [Example(tuple(prompt), tuple(answer)) for prompt, answer in task.rows]
     lora = adapters.LoraSettings("all-linear", rank=LORA["r"], alpha=LORA["lora_alpha"], dropout=0.0)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    adapters.prepare(writer, base_model=str(work / "model"), method=method, lora=lora)  # type: ignore[arg-type]
-    lengths = [length_of(example) for example in examples]
-    order = (Spaced if "spaced" in system else Buckets)(lengths, batch_size=BATCH, seed=0)
-    steps = order.steps_per_epoch * passes
-    recipe = loop.Recipe(
-        total_steps=steps, learning_rate=rate or RATES[method], validate_every=steps, patience=1, seed=0
-    )
+    adapters.prepare(writer, base_model=str(task.work / "model"), method=task.method, lora=lora)  # type: ignore[arg-type]
+    order = (Spaced if "spaced" in task.system else Buckets)(
+        [length_of(example) for example in examples], batch_size=task.batch, seed=0,
+        facts=[(str(example.answer),) for example in examples],
+    )  # fmt: skip
+    steps = order.steps_per_epoch * task.passes
+    recipe = loop.Recipe(total_steps=steps, learning_rate=task.rate, validate_every=steps, patience=1, seed=0)
+    done = 0
 
     def note(event: Progress) -> None:
-        if watch and not event.message and watch(event.done, writer.model):
+        nonlocal done
+        if event.message:
+            return
+        done = event.done
+        if task.watch and task.watch(done, writer.model):
             raise Enough
 
-    def learn() -> int:
-        learner = WriterLearner(
-            writer, examples, order, UnseenQuestions([], [], 0), micro_batch=BATCH, notify=silent
-        )  # fmt: skip
-        with contextlib.suppress(Enough):
-            loop.train(learner=learner, recipe=recipe, state=None, save=lambda state: None, notify=note)
-        return steps
-
-    return learn, lambda: writer.model
-
-
-def in_bf16_here(work: Path) -> bool:
-    """Tell whether byheart found this machine faster in bf16."""
-    return bool(json.loads((work / "bf16.json").read_text(encoding="utf-8")))
-
-
-def trl(
-    system: str, method: str, work: Path, rows: list[Any], passes: int, *, watch: Watch | None = None,
-    rate: float | None = None,
-) -> Ready:  # fmt: skip
-    """Return TRL's training, and the model."""
-    import datasets
-    import peft
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    model: Any = AutoModelForCausalLM.from_pretrained(work / "model", dtype="float32")
-    data = datasets.Dataset.from_list(
-        [{"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer} for prompt, answer in rows]
-    )
-    fast: dict[str, Any] = {"gradient_checkpointing": False, "loss_type": "chunked_nll"}
-    more: dict[str, dict[str, Any]] = {
-        "TRL, defaults": {},
-        "TRL, packing": fast | {"packing": True, "max_length": PACKED_TOKENS, "per_device_train_batch_size": 1},
-        "TRL, grouped": fast | {"train_sampling_strategy": "group_by_length"},
-    }
-    settings: dict[str, Any] = {
-        "output_dir": str(work / "trl-out"), "learning_rate": rate or RATES[method],
-        "per_device_train_batch_size": BATCH, "num_train_epochs": passes,
-        "warmup_steps": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0, "seed": 0,
-        "bf16": in_bf16_here(work), "save_strategy": "no", "report_to": "none", "use_cpu": True, "disable_tqdm": True,
-    }  # fmt: skip
-    config = SFTConfig(**(settings | more[system]))
-    adapter: Any = peft.LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, **LORA) if method == "lora" else None  # type: ignore[arg-type]
-    tokenizer = AutoTokenizer.from_pretrained(work / "model")
-    tokenizer.pad_token = tokenizer.eos_token
-    trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
-
-    class Watching(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            if watch and watch(state.global_step, trainer.model):
-                control.should_training_stop = True
-
-    trainer.add_callback(Watching())
-
-    def learn() -> int:
-        trainer.train()
-        return int(trainer.state.global_step)
-
-    return learn, lambda: trainer.model
+    task.clock.start()
+    learner = WriterLearner(writer, examples, order, UnseenQuestions([], [], 0), micro_batch=task.batch, notify=silent)
+    with contextlib.suppress(Enough):
+        loop.train(learner=learner, recipe=recipe, state=None, save=lambda state: None, notify=note)
+    task.clock.stop()
+    return done, writer.model
 
 
 def show(method: str, runs: dict[str, list[Measured]], shape: dict[str, int], *, passes: int, peak: float) -> None:
@@ -295,15 +230,16 @@ def show(method: str, runs: dict[str, list[Measured]], shape: dict[str, int], *,
         system: {key: statistics.median(run[key] for run in all_runs) for key in all_runs[0]}
         for system, all_runs in runs.items()
     }
-    ours = middle.get("byheart")
+    ours, wide = middle.get("byheart"), max(map(len, runs))
     print(f"\n{method}: median of {len(next(iter(runs.values())))}")
     print(
-        f"{'':16}{'wall s':>8}{'CPU s':>8}{'tokens/s':>10}{'peak MB':>9}{'steps':>7}{'loss':>8}{'of peak':>9}   byheart"
+        f"{'':{wide}}{'wall s':>8}{'CPU s':>8}{'tokens/s':>10}{'peak MB':>9}{'steps':>7}{'loss':>8}{'of peak':>9}"
+        "   byheart"
     )
     for system, found in middle.items():
         ratio = f"{found['wall'] / ours['wall']:.1f}x wall, {found['cpu'] / ours['cpu']:.1f}x CPU" if ours else ""
         print(
-            f"{system:16}{found['wall']:8.1f}{found['cpu']:8.1f}{passes * shape['learned'] / found['wall']:10.0f}"
+            f"{system:{wide}}{found['wall']:8.1f}{found['cpu']:8.1f}{passes * shape['learned'] / found['wall']:10.0f}"
             f"{found['peak_mb']:9.0f}{found['steps']:7.0f}{found['loss']:8.3f}"
             f"{needed / found['wall'] / peak:9.0%}   {ratio}",
             flush=True,
