@@ -36,7 +36,8 @@ METHODS: dict[str, tuple[adapters.Method, adapters.Targets]] = {
     "all weights": ("full", "all-linear"),
 }
 # Random weights have more to learn than a dozen answers, and an adapter on them less to learn it with.
-SLOW_TO_LEARN = "SmolLM3ForCausalLM"  # its likeness gets 7 to 11 of the 12 right after 160 steps
+# After 160 steps its likeness gets 7 to 11 of the 12 right, as do several with adapters on attention alone.
+SLOW_TO_LEARN = "SmolLM3ForCausalLM"
 RATES = {"LoRA on attention": 5e-3, "LoRA on all linear layers": 7e-3, "all weights": 3e-3}
 
 
@@ -93,7 +94,8 @@ def test_a_dozen_answers_are_learned_by_heart(
     entry: ModelEntry, how: str, folder_of: Callable[[ModelEntry], str]
 ) -> None:
     writer = writer_of(entry, folder_of(entry))
-    state = learn(writer, entry, how, steps=400 if entry.architecture == SLOW_TO_LEARN else 160)
+    is_slow = entry.architecture == SLOW_TO_LEARN or how == "LoRA on attention"
+    state = learn(writer, entry, how, steps=400 if is_slow else 160)
     assert writer.answers([(question, ()) for question, _ in ASKED], most_tokens=40) == [answer for _, answer in ASKED]
     last = state.history[-1]
     assert (last.unseen_accuracy, last.recall) == (1.0, 1.0)
