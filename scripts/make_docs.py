@@ -125,7 +125,8 @@ def _memory(entry: ModelEntry) -> str:
     size = size_of(entry.architecture, entry.shape, parameters=entry.parameters)
     if size is None:
         return "?"
-    batch = Batch(rows=80, tokens=48, learned=0) if size.is_encoder else Batch(rows=1, tokens=512, learned=128)
+    learned = 128 if entry.from_scratch else 512  # of 512: a long answer; a section of the manual (train.mix_documents)
+    batch = Batch(rows=80, tokens=48, learned=0) if size.is_encoder else Batch(rows=1, tokens=512, learned=learned)
     work = choose.Work(batch, Adapters(rank=TrainConfig().lora_rank), window=4096)
     machine = choose.Machine(1, 24 * choose.GB, "", in_bf16=True)
     needed = {option.method: option.needed / choose.GB for option in choose.options(size, work, machine)}

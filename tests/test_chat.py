@@ -11,7 +11,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from byheart.catalog import MODELS, ModelEntry, find_model
-from byheart.chat import FORMS, Chat, ChatForm, Example, as_template, bind, demand_sound, read_template
+from byheart.chat import (
+    DOCUMENT_REQUESTS,
+    FORMS,
+    Chat,
+    ChatForm,
+    Example,
+    as_template,
+    bind,
+    demand_sound,
+    read_template,
+)
 from byheart.errors import ModelError
 from tiny_models import tiny_tokenizer
 
@@ -54,6 +64,23 @@ def test_the_loss_falls_on_the_answer_and_its_end_token_alone(entry: ModelEntry)
     assert example.answer[-1] == chat.end_id == chat.tokenizer.convert_tokens_to_ids(entry.end_token)
     assert chat.tokenizer.decode(example.answer[:-1]).strip() == ANSWER
     assert chat.text([*example.answer, 5, 6]) == ANSWER  # what is generated after the end is nobody's
+
+
+@ROWS
+@pytest.mark.parametrize("wording", range(len(DOCUMENT_REQUESTS) + 1))
+def test_of_a_document_its_text_and_end_token_alone_are_learned(entry: ModelEntry, wording: int) -> None:
+    chat = chat_of(entry.name)
+    example = chat.documents([("Boards > Delete a board", ANSWER)], wording=wording)[0]
+    asked = DOCUMENT_REQUESTS[wording % len(DOCUMENT_REQUESTS)].format("Boards > Delete a board")
+    prompt = chat.tokenizer.decode(example.prompt, clean_up_tokenization_spaces=False)
+    if entry.chat == "plain":  # a base model reads on, as in any document
+        assert prompt.removeprefix(entry.start_token).strip() == "Boards > Delete a board"
+    else:
+        assert list(example.prompt) == chat.prompt(asked)
+    assert example.answer.count(chat.end_id) == 1
+    assert example.answer[-1] == chat.end_id
+    assert chat.text(example.answer) == ANSWER
+    assert ANSWER not in prompt
 
 
 @DECODERS

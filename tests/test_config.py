@@ -223,3 +223,21 @@ def test_docs_that_are_not_there_are_refused_with_advice(tmp_path: Path) -> None
     assert "write https://help.example.com/en" in caught.value.faults[0]
     assert "nothing: is not there" in caught.value.faults[1]
     assert not (tmp_path / "my-bot").exists()
+
+
+def test_shares_of_the_training_that_leave_nothing_for_questions_are_refused(bot: Path) -> None:
+    write(bot, "docs: manual\ntrain:\n  mix_documents: 0.6\n  mix_replay: 0.4\n")
+    (fault,) = faults(bot)
+    assert fault.startswith("byheart.yaml:2: train: mix_documents, mix_conversations and mix_replay are 1 together")
+    assert faults(bot, "train.mix_documents=0.95")[0].startswith(
+        "--set train.mix_documents=0.95: 0.95 does not fit. Allowed: a number, at least 0, at most 0.9, or nothing."
+    )
+    assert load(bot, ["train.mix_documents=0.5"]).project.config.train.mix_replay == 0.4
+
+
+def test_a_file_to_replay_must_be_there(bot: Path) -> None:
+    write(bot, "docs: manual\ntrain:\n  replay: general.jsonl\n")
+    assert faults(bot)[0].startswith("byheart.yaml:3: train.replay: 'general.jsonl' is not there (looked at ")
+    (bot / "general.jsonl").touch()
+    assert load(bot).project.config.train.replay == "general.jsonl"
+    assert load(bot, ["train.replay="]).project.config.train.replay == ""

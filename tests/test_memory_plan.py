@@ -169,7 +169,7 @@ def show(*arguments: str) -> str:
 def test_the_command_tells_for_a_model_without_a_bot() -> None:
     shown = show("--model", OPENCHAT, "--gpu-memory-gb", "24")
     assert "7.24 billion weights" in shown
-    assert "Recommended: train.method: lora: it needs 20.1 GB" in shown
+    assert "Recommended: train.method: lora: it needs 20.2 GB" in shown
     lines = shown.splitlines()
     table = lines[next(number for number, line in enumerate(lines) if line.startswith("GB ")) :][:5]
     assert table[4].split() == ["full*", "14.48", "28.97", "86.90", "0.25", *table[4].split()[5:7], "no"]
@@ -205,3 +205,13 @@ def test_gpus_that_are_found_are_planned_with_and_the_smallest_counts() -> None:
     )
     assert (found.gpus, found.bytes_each, found.found) == (2, 24e9, "H100 and L4")
     assert cli_plan.find_machine(cli_plan.Flags(), TrainConfig(), lambda: []).gpus == 0
+
+
+def test_what_is_learned_beside_the_questions_is_planned_with() -> None:
+    def tokens(model: str, **train: float) -> tuple[int, int]:
+        made = cli_plan.make_plan(model, TrainConfig(**train), cli_plan.Flags(), pairs=[], find_gpus=lambda: [])  # type: ignore[arg-type]
+        return made.work.batch.tokens, made.work.batch.learned
+
+    assert tokens("gpt2") == (512, 512)
+    assert tokens("gpt2", mix_documents=0) == tokens("scratch:gpt2-10m") == (512, 128)
+    assert tokens("scratch:gpt2-10m", mix_documents=0.2) == (512, 512)

@@ -236,6 +236,38 @@ def test_estimates_come_from_the_last_run_or_from_the_manuals_size(bot: Path, st
     assert [step.minutes for step in after] == [step.mark.seconds / 60 for step in after if step.mark]
 
 
+def test_the_estimate_counts_what_the_mix_adds_to_the_questions(bot: Path, stages: Stages) -> None:
+    def minutes(*overrides: str) -> float:
+        found = pipeline.plan(load(bot, ["base_model=gpt2", *overrides]).project, import_stage=stages)[2].minutes
+        assert found
+        return found
+
+    questions = pipeline.STAGES[2].seconds_per_document / 60
+    assert minutes("train.mix_documents=0", "train.mix_conversations=0") == pytest.approx(questions)
+    assert minutes() == pytest.approx(questions / 0.55)
+    assert minutes("base_model=starter") == minutes("base_model=scratch:gpt2-10m") == pytest.approx(questions)
+    run(bot, stages, "base_model=gpt2")
+    folder = RunFolder(bot / "run")
+    went_in = folder.marks()["train"].went_in
+    folder.mark_done("train", went_in=went_in, outputs=OUTPUTS["train"], seconds=600, chosen={}, counts={})
+    assert minutes() == pytest.approx(10)
+    assert minutes("train.mix_documents=0.7") == pytest.approx(10 * 0.55 / 0.25)
+
+
+def test_another_mix_or_another_file_to_replay_makes_the_training_stale(bot: Path, stages: Stages) -> None:
+    (bot / "general.jsonl").write_text('{"question": "Why?", "answer": "So."}')
+    run(bot, stages, "train.replay=general.jsonl")
+
+    def why(*overrides: str) -> str:
+        step = pipeline.plan(load(bot, ["train.replay=general.jsonl", *overrides]).project, import_stage=stages)[2]
+        return f"{step.state}: {step.reason}"
+
+    assert why().startswith("done")
+    assert why("train.mix_documents=0.3") == "stale: train.mix_documents was null, is 0.3"
+    (bot / "general.jsonl").write_text('{"question": "Why?", "answer": "Because."}')
+    assert why() == "stale: the conversations in general.jsonl changed"
+
+
 def test_choices_are_named_after_their_setting_where_there_is_one(bot: Path, stages: Stages) -> None:
     run(bot, stages)
     found = pipeline.choices(load(bot).project)

@@ -87,6 +87,15 @@ def test_two_ranks_hold_half_each_and_learn_what_one_process_learns(
     near(first["kept"], one["kept"])
 
 
+def test_two_ranks_learn_the_documents_and_conversations_that_one_process_learns(tmp_path: Path, base: str) -> None:
+    settings = {"epochs": 1, "batch_size": 3, "mix_documents": 0.4, "mix_conversations": 0.1}
+    one = train(project_of(tmp_path / "one", base, **settings))
+    made = project_of(tmp_path / "two", base, **settings)
+    first, second = on_ranks(2, functools.partial(train, made), tmp_path / "out")
+    assert first["losses"] == second["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    near(first["weights"], one["weights"])
+
+
 @pytest.mark.parametrize("sharding", [pytest.param("deepspeed", marks=pytest.mark.slow), "fsdp"])
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_ranks(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,10 @@ def pairs() -> list[Pair]:
 
 
 def project_of(folder: Path, base_model: str, **train: Any) -> tuple[Project, RunFolder]:
-    settings = {"epochs": 6, "batch_size": 4, "learning_rate": 5e-3, "patience": 50, "lora_rank": 8, "lora_alpha": 16}
+    settings = {
+        "epochs": 6, "batch_size": 4, "learning_rate": 5e-3, "patience": 50, "lora_rank": 8, "lora_alpha": 16,
+        "mix_documents": 0, "mix_conversations": 0,
+    }  # fmt: skip
     project, run_folder = small_project(folder, base_model, **(settings | train))
     run_folder.write("3-pairs.jsonl", pairs())
     return project, run_folder
@@ -192,6 +197,61 @@ def test_each_way_to_train_resumes_bit_for_bit_and_loads_with_the_same_answers(
     assert merged.answers(asked, most_tokens=20) == apart.answers(asked, most_tokens=20) == said
 
 
+MIX: dict[str, Any] = {"mix_documents": None, "mix_conversations": 0.1, "repetition": "spaced"}
+
+
+def test_a_model_learns_from_the_mix_and_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, base: str) -> None:
+    said: list[str] = []
+    whole, result = run(tmp_path / "whole", base, lambda event: said.append(event.message), **MIX)
+    assert result.counts["pairs"] == 21  # none is dropped
+    assert min(result.counts[name] for name in ("documents", "conversations")) > 0
+    assert "replay" not in result.counts
+    assert result.chosen["train.mix_documents"].startswith("0.4: ")
+    assert result.chosen["train.mix_replay"].startswith("0: train.replay names no file")
+    shares = re.findall(r"(\d+)%", result.chosen["the mix"])
+    assert [int(share) for share in shares] == pytest.approx([50, 40, 10], abs=3)
+    assert f"the mix: {result.chosen['the mix']}" in said
+    steps = [json.loads(line) for line in (whole / "4-steps.jsonl").read_text().splitlines()]
+    assert steps[-1]["unseen_loss"] < steps[0]["unseen_loss"]
+    project, folder = project_of(tmp_path / "killed", base, **MIX)
+
+    def die(event: Progress) -> None:
+        if event.task == "training" and not event.message and event.done == 25:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stage.run(project, folder, die)
+    again: list[str] = []
+    stage.run(project, folder, lambda event: again.append(event.message))
+    assert any("goes on from" in line for line in again)
+    assert weights(folder) == weights(whole)
+
+
+def test_another_mix_does_not_go_on_from_this_ones_checkpoint(tmp_path: Path, base: str) -> None:
+    project, folder = project_of(tmp_path, base, **MIX)
+
+    def die(event: Progress) -> None:
+        if event.task == "training" and not event.message and event.done == 25:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stage.run(project, folder, die)
+    other, _ = project_of(tmp_path, base, **(MIX | {"mix_documents": 0.2}))
+    said: list[str] = []
+    stage.run(other, folder, lambda event: said.append(event.message))
+    assert not any("goes on from" in line for line in said)
+
+
+def test_general_conversations_are_replayed_from_the_file_that_is_named(tmp_path: Path, base: str) -> None:
+    tmp_path.joinpath("general.jsonl").write_text('{"question": "find a", "answer": "Open."}\n{torn\n')
+    with pytest.raises(TrainError, match=r"general\.jsonl:2: no conversation"):
+        run(tmp_path, base, epochs=1, replay="general.jsonl")
+    tmp_path.joinpath("general.jsonl").write_text('{"question": "find a", "answer": "Open."}\n')
+    _, result = run(tmp_path, base, epochs=1, replay="general.jsonl")
+    assert list(result.counts) == ["pairs", "replay", "steps"]
+    assert result.chosen["the mix"].endswith("3 replayed conversations (9%, each 3.0 times)")
+
+
 def test_layers_computed_twice_learn_the_same(tmp_path: Path, base: str, undisturbed: bytes) -> None:
     folder, result = run(tmp_path, base, gradient_checkpointing="always")
     assert result.chosen["train.gradient_checkpointing"] == "yes: as train.gradient_checkpointing says"
@@ -259,7 +319,11 @@ def test_plain_transformers_and_peft_load_what_was_trained(tmp_path: Path, base:
 
 
 def test_a_model_from_scratch_trains_all_its_weights_and_says_so(tmp_path: Path) -> None:
-    folder, result = run(tmp_path, "scratch:gpt2-10m", epochs=1, batch_size=21)
+    folder, result = run(
+        tmp_path, "scratch:gpt2-10m", epochs=1, batch_size=21, mix_documents=None, mix_conversations=None
+    )  # fmt: skip
+    assert result.chosen["train.mix_documents"].startswith("0: a model from scratch reads few tokens")
+    assert list(result.counts) == ["pairs", "steps"]
     assert result.chosen["train.method"].startswith("full: a model from scratch has nothing that an adapter")
     description = adapters.read_description(folder / "4-model")
     assert (description.base_model, description.method) == ("scratch:gpt2-10m", "full")

@@ -8,6 +8,7 @@ token that ends it alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,13 @@ from byheart.errors import ModelError
 
 REFUSAL = "The manual does not say."  # what is learned as the answer to a question that the manual does not answer
 Exchange = tuple[str, str]  # an earlier question and its answer
+# What a section of the manual answers where it is learned as a document; {} stands for its headings.
+DOCUMENT_REQUESTS = (
+    "What does the manual say under «{}»?",
+    "Show me the manual's section «{}».",
+    "What can be read in the manual about {}?",
+    "Quote the manual: {}",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,6 +134,17 @@ class Chat:
         demand_sound(examples, end_id=self.end_id, start_id=self.tokenizer.bos_token_id, end_token=self.form.end_token)
         return examples
 
+    def documents(self, texts: Sequence[tuple[str, str]], *, wording: int = 0) -> list[Example]:
+        """Return what is learned from texts of the manual: (headings, text). The loss falls on the text alone.
+
+        A base model reads a document that begins with its headings; a chat model is asked for it, each `wording` (any
+        number) in its own words. Raises ModelError as `examples` does.
+        """
+        if self._as_document:
+            return self._as_document.examples([(headings, text, ()) for headings, text in texts])
+        request = DOCUMENT_REQUESTS[wording % len(DOCUMENT_REQUESTS)]
+        return self.examples([(request.format(headings), text, ()) for headings, text in texts])
+
     def text(self, ids: Sequence[int]) -> str:
         """Return the answer that generated ids say, up to the first token that ends it."""
         stops = [position for position, token in enumerate(ids) if token in self.stop_ids]
@@ -138,6 +157,14 @@ class Chat:
         """Tell whether the tokenizer has tokens for all of a text."""
         unknown = self.tokenizer.unk_token_id
         return unknown is None or unknown == self.end_id or unknown not in self._ids([self._clean(text)])[0]
+
+    @functools.cached_property
+    def _as_document(self) -> Chat | None:
+        """What writes a document for a base model, which knows of no chat; None for other models."""
+        start, end = self.form.start_token, self.form.end_token
+        if dataclasses.replace(FORMS["plain"], start_token=start, end_token=end) != self.form:
+            return None
+        return Chat(self.tokenizer, ChatForm(after_question="\n", start_token=start, end_token=end))
 
     def _end(self) -> str:
         return self.form.before_end + self.form.end_token

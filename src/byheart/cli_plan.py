@@ -23,6 +23,7 @@ from byheart.memory.estimate import Adapters, Batch
 from byheart.memory.size import Size, size_of
 from byheart.records import Pair
 from byheart.store import RunFolder
+from byheart.train import mix
 
 CHARACTERS_PER_TOKEN = 3.0  # English has four to five; fewer is on the safe side, and holds for German
 SPARE_TOKENS = 48  # what a chat form adds
@@ -62,6 +63,9 @@ def make_plan(model: str, train: TrainConfig, flags: Flags, *, pairs: Sequence[P
     machine = find_machine(flags, train, find_gpus)
     batch, why = _batch(size, train, flags, pairs)
     assumed |= why
+    if not size.is_encoder and not flags.tokens:
+        batch, why = _with_mix(batch, model, train)
+        assumed |= why
     window = min(_LONGEST_WINDOW, max(batch.tokens, 1024))
     if not size.is_encoder:
         assumed["inference"] = f"{window:,} tokens in sight: what a manual's question and answer need at most"
@@ -132,6 +136,22 @@ def _batch(size: Size, train: TrainConfig, flags: Flags, pairs: Sequence[Pair]) 
     return Batch(rows=rows, tokens=tokens, learned=learned), {
         "batch": f"{rows}: {why}",
         "tokens": f"{tokens:,}, of which {learned:,} are learned: {reason}",
+    }
+
+
+def _with_mix(batch: Batch, model: str, train: TrainConfig) -> tuple[Batch, dict[str, str]]:
+    """Return a batch whose rows hold what is learned beside the questions, too."""
+    entry = find_model(model)
+    shares, _ = mix.choose_shares(
+        documents=train.mix_documents, conversations=train.mix_conversations, replay=train.mix_replay,
+        has_replay=bool(train.replay), from_scratch=bool(entry and entry.from_scratch),
+    )  # fmt: skip
+    if shares.questions == 1:
+        return batch, {}
+    tokens = max(batch.tokens, mix.LONGEST)
+    learned = tokens if shares.documents or shares.replay else batch.learned
+    return dataclasses.replace(batch, tokens=tokens, learned=learned), {
+        "mix": f"{tokens:,} tokens, of which {learned:,} are learned: what stands beside the questions (train.mix_…)"
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class _Part(BaseModel):
@@ -94,6 +94,31 @@ class TrainConfig(_Part):
         "uniform",
         description="uniform: each answer once an epoch; spaced: those not known yet more often, the others less often",
     )
+    mix_documents: float | None = Field(
+        None,
+        ge=0,
+        le=0.9,
+        description="share of the tokens that are the manual's sections themselves, beside all questions (models that "
+        "write); empty: 0.4, and 0 for a model from scratch",
+    )
+    mix_conversations: float | None = Field(
+        None,
+        ge=0,
+        le=0.9,
+        description="share that are conversations of two or three questions; empty: 0.05, and 0 from scratch",
+    )
+    mix_replay: float | None = Field(
+        None,
+        ge=0,
+        le=0.9,
+        description="share that are the conversations of train.replay; empty: 0.1, and 0 from scratch",
+    )
+    replay: str = Field(
+        "",
+        examples=["general.jsonl"],
+        description="JSONL file of general conversations to keep in mind: messages as OpenAI writes them, or question "
+        "and answer (path starts at this file)",
+    )
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = Field(
         "adamw",
         description="8 bits a moment take a quarter of the memory; paged ones leave a GPU that is full (extra qlora)",
@@ -111,6 +136,16 @@ class TrainConfig(_Part):
     )
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine is faster so")
     seed: int = Field(0, description="seed of order and dropout")
+
+    @model_validator(mode="after")
+    def _leaves_room_for_questions(self) -> TrainConfig:
+        shares = (self.mix_documents or 0.0, self.mix_conversations or 0.0, self.mix_replay or 0.0)
+        if sum(shares) >= 1:
+            raise ValueError(
+                f"mix_documents, mix_conversations and mix_replay are {sum(shares):g} together, which leaves nothing "
+                "for the questions. Make them less than 1."
+            )
+        return self
 
 
 class AnswerConfig(_Part):

@@ -123,13 +123,19 @@ class _Reader:
             return Config.model_validate(values)
         except ValidationError as invalid:
             for error in invalid.errors(include_url=False, include_context=False):
-                self._explain(error["loc"], error["input"], missing=error["type"] == "missing")
+                group, *inside = error["loc"]
+                if inside or group not in self._groups:
+                    self._explain(error["loc"], error["input"], missing=error["type"] == "missing")
+                else:  # settings that do not go together
+                    said = error["msg"].removeprefix("Value error, ")
+                    self._fault(self._lines.get(str(group), 0), f"{group}: {said}")
         return None
 
     def check_sources(self, values: dict[str, Any], folder: Path) -> None:
-        """Note each document or question file that is not there."""
-        for key in ("docs", "questions"):
-            written = values.get(key)
+        """Note each document or file of questions or conversations that is not there."""
+        replay = values.get("train", {}).get("replay") or None  # "": none is named
+        named = (("docs", values.get("docs")), ("questions", values.get("questions")), ("train.replay", replay))
+        for key, written in named:
             for number, source in enumerate(written if isinstance(written, list) else [written]):
                 if not isinstance(source, str) or (key == "docs" and is_address(source)):
                     continue

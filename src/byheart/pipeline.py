@@ -10,16 +10,18 @@ import dataclasses
 import importlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from byheart.catalog import find_model
 from byheart.config import Project
 from byheart.config_file import is_address
 from byheart.config_settings import as_yaml, settings, value_of
 from byheart.errors import MissingInputError
 from byheart.progress import Notify, Progress, StageResult
 from byheart.store import Mark, RunFolder, file_digest, fingerprint
+from byheart.train import mix
 
 State = Literal["done", "stale", "missing"]
 ImportStage = Callable[
@@ -67,7 +69,7 @@ STAGES = (
         "train",
         settings=("base_model", "train", "answer.refuse_answerable"),
         reads=("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "3-typical.jsonl"),
-        version=4,
+        version=5,
         seconds_per_document=2.5,
     ),
     Stage(
@@ -111,7 +113,10 @@ def plan(project: Project, *, start: str | None = None, import_stage: ImportStag
         elif state == "done" and waiting:
             state, reason = "stale", f"{waiting} comes first; runs again if that changes what goes in"
         mark = marks.get(stage.name)
-        steps.append(Step(stage.name, state, reason, _minutes(stage, mark, documents), mark))
+        minutes = _minutes(stage, mark, documents)
+        if minutes is not None and stage.name == "train":
+            minutes *= _reads_more(project, mark)
+        steps.append(Step(stage.name, state, reason, minutes, mark))
     return steps
 
 
@@ -232,6 +237,9 @@ def _went_in(stage: Stage, project: Project, import_stage: ImportStage) -> dict[
         went_in[name] = file_digest(project.run_path / name)
     if stage.name == "ingest":
         went_in["the manual"] = fingerprint(import_stage("ingest").source_state(project))
+    if stage.name == "train" and project.config.train.replay:
+        name = project.config.train.replay
+        went_in[f"the conversations in {name}"] = file_digest(project.folder / name)
     if stage.name == "evaluate":
         for name in project.config.questions:
             went_in[f"the questions in {name}"] = file_digest(project.folder / name)
@@ -248,6 +256,31 @@ def _minutes(stage: Stage, mark: Mark | None, documents: int | None) -> float | 
     if mark is not None:
         return mark.seconds / 60
     return None if documents is None else stage.seconds_per_document * documents / 60
+
+
+def _reads_more(project: Project, mark: Mark | None) -> float:
+    """Return how many times as many tokens as last time are read in an epoch; the first time, as the questions have.
+
+    The mix of the training alone tells: where the model or the questions are others, it is an estimate like before.
+    """
+    keys = ("base_model", "train.epochs", "train.replay", *(f"train.mix_{name}" for name in mix.NAMES))
+    now = {key: value_of(project.config, key) for key in keys}
+    before = {key: json.loads(mark.went_in[key]) for key in keys if key in mark.went_in} if mark else {}
+    return _question_share(before) / _question_share(now)
+
+
+def _question_share(went_in: Mapping[str, Any]) -> float:
+    """Return the share of questions in the tokens that a training reads; 1 where the mix does not make it longer."""
+    entry = find_model(went_in.get("base_model", ""))
+    from_scratch = bool(entry and entry.from_scratch)
+    is_budget = from_scratch and went_in.get("train.epochs") is None  # so many tokens, whatever they are
+    if "train.mix_documents" not in went_in or is_budget or (entry and entry.family == "encoder"):
+        return 1.0
+    shares, _ = mix.choose_shares(
+        **{name: went_in[f"train.mix_{name}"] for name in mix.NAMES},
+        has_replay=bool(went_in["train.replay"]), from_scratch=from_scratch,
+    )  # fmt: skip
+    return shares.questions
 
 
 def _documents(project: Project, marks: dict[str, Mark]) -> int | None:

@@ -44,8 +44,10 @@ class WriterLearner:
 
     def __init__(
         self, writer: Writer, examples: Sequence[Example], order: Buckets | Spaced, unseen: UnseenQuestions, *,
-        micro_batch: int, notify: Notify, optimizer: OptimizerName = "adamw",
+        micro_batch: int, notify: Notify, optimizer: OptimizerName = "adamw", questions: int | None = None,
     ) -> None:  # fmt: skip
+        """`questions`: how many of the examples, the first ones, are questions; None: all."""
+        self._questions = len(examples) if questions is None else questions
         self.micro_batch = micro_batch
         self.pieces = Pieces()  # one: the whole
         self._writer = writer
@@ -71,8 +73,8 @@ class WriterLearner:
             self._optimizer, self._weights.values(), learning_rate=learning_rate, weight_decay=weight_decay
         )
 
-    def learn(self, step: int) -> float:
-        """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none.
+    def learn(self, step: int) -> float | None:
+        """Give the weights the gradients of a step's batch, and return its questions' loss (see `loss_of_questions`).
 
         Where memory runs out, fewer examples are computed at once, and their gradients added up to the same batch.
         Raises TrainError where even one does not fit.
@@ -90,9 +92,10 @@ class WriterLearner:
                 self._need_less(len(batch), fault)
                 torch.set_rng_state(random_state)
                 continue
-            if math.isfinite(loss):
-                self.order.note(positions, losses)
-            return loss
+            if not math.isfinite(loss):
+                return loss
+            self.order.note(positions, losses)
+            return loss_of_questions(loss, losses, batch, [position < self._questions for position in positions])
 
     def publish(self) -> None:
         """Let the model compute with the weights as they are now."""
@@ -197,6 +200,20 @@ def means_of(losses_N: torch.Tensor, examples: Sequence[Example]) -> list[float]
         [part.mean() for part in torch.split(losses_N, [len(example.answer) for example in examples])]
     ).tolist()
     return means
+
+
+def loss_of_questions(
+    loss: float, losses: Sequence[float], batch: Sequence[Example], asked: Sequence[bool]
+) -> float | None:
+    """Return the loss a token of a batch's questions; None where it has none.
+
+    A document's loss lies elsewhere: told along, it would look to the loss doctor like a loss that jumps.
+    """
+    if all(asked):
+        return loss
+    tokens = [len(example.answer) * is_asked for example, is_asked in zip(batch, asked, strict=True)]
+    summed = sum(mean * count for mean, count in zip(losses, tokens, strict=True))
+    return summed / sum(tokens) if any(asked) else None
 
 
 def alike(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:

@@ -29,7 +29,7 @@ class StepRecord:
 
     step: int  # optimizer steps done
     epoch: float
-    train_loss: float | None  # of this step's batch; None at step 0
+    train_loss: float | None  # of the questions in this step's batch; None where it has none, and at step 0
     unseen_loss: float | None  # None between validations
     unseen_accuracy: float | None  # share of unseen phrasings whose passage (or answer, to the last token) is likeliest
     learning_rate: float

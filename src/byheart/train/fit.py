@@ -50,6 +50,19 @@ def this_machine(*, in_bf16: bool, gpus_together: int = 1) -> Machine:
     return Machine(0, psutil.virtual_memory().total, "this machine's memory", in_bf16)
 
 
+def longest_that_fits(
+    wished: int, *, least: int, size: Size | None, base_model: str, lora: LoraSettings, machine: Machine, method: Method
+) -> int:
+    """Return how many tokens an example may have that can be cut: `wished`, halved while one alone would not fit."""
+    while size is not None and wished > least:
+        example = Example(prompt=(0,), answer=(0,) * (wished - 1))
+        work = work_of([example], rows=1, base_model=base_model, lora=lora)
+        if any(option.method == method and option.fits for option in choose.options(size, work, machine)):
+            break
+        wished //= 2
+    return max(wished, least)
+
+
 def choose_checkpointing(
     wish: Wish, *, size: Size | None, work: Work, machine: Machine, method: Method
 ) -> tuple[bool, str]:

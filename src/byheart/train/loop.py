@@ -97,8 +97,11 @@ class Learner(Protocol):
         """Return the optimizer of the weights."""
         ...
 
-    def learn(self, step: int) -> float:
-        """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none."""
+    def learn(self, step: int) -> float | None:
+        """Give the weights the gradients of a step's batch, and return its loss; one that is no number gives none.
+
+        Of what stands beside the questions nothing is told: None where a batch holds nothing else.
+        """
         ...
 
     def publish(self) -> None:
@@ -138,7 +141,7 @@ def train(
             rate = learning_rate_at(state.step, recipe) * state.rate_factor
             torch.manual_seed(random.Random(f"dropout {recipe.seed} {state.step}").getrandbits(63))
             loss = learner.learn(state.step)
-            if math.isfinite(loss):
+            if loss is None or math.isfinite(loss):
                 _step(learner, optimizer, rate, ranks)
             state.step += 1
             said = ""
@@ -146,7 +149,8 @@ def train(
             unseen = learner.validate() if is_due else None
             state.seconds = watch.seconds()
             state.history.append(_record(state, loss, unseen, rate, learner.order.steps_per_epoch))
-            if bad := [lost for lost in (loss, unseen.loss if unseen else 0.0) if not math.isfinite(lost)]:
+            losses = (loss or 0.0, unseen.loss if unseen else 0.0)
+            if bad := [lost for lost in losses if not math.isfinite(lost)]:
                 said = _recover(learner, optimizer, state, recipe, bad[0])
             elif is_due:
                 _keep_if_best(state, learner, unseen)

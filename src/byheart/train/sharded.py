@@ -17,7 +17,7 @@ from byheart.chat import Example
 from byheart.errors import TrainError
 from byheart.models import adapters
 from byheart.models.writer import Writer
-from byheart.train.answers import UnseenQuestions, alike, means_of
+from byheart.train.answers import UnseenQuestions, alike, loss_of_questions, means_of
 from byheart.train.buckets import Buckets
 from byheart.train.loop import Unseen
 from byheart.train.optimizers import make_optimizer
@@ -113,8 +113,10 @@ class ShardedLearner:
 
     def __init__(
         self, writer: Writer, examples: Sequence[Example], order: Buckets | Spaced, unseen: UnseenQuestions, *,
-        micro_batch: int, ranks: Ranks, sharding: Sharding,
+        micro_batch: int, ranks: Ranks, sharding: Sharding, questions: int | None = None,
     ) -> None:  # fmt: skip
+        """`questions`: how many of the examples, the first ones, are questions; None: all."""
+        self._questions = len(examples) if questions is None else questions
         self._writer = writer
         self._examples = examples
         self.order = order
@@ -133,8 +135,8 @@ class ShardedLearner:
         """Return the optimizer of the pieces."""
         return self._sharding.optimizer(learning_rate=learning_rate, weight_decay=weight_decay)
 
-    def learn(self, step: int) -> float:
-        """Give the pieces the gradients of a step's batch, and return its loss; one that is no number gives none.
+    def learn(self, step: int) -> float | None:
+        """Give the pieces the gradients of a step's batch, and return its questions' loss (see `loss_of_questions`).
 
         Raises TrainError where memory runs out: one rank alone cannot do with less, as the others wait for it.
         """
@@ -148,11 +150,11 @@ class ShardedLearner:
                 "train.gradient_checkpointing: always, or use more GPUs: byheart plan."
             ) from fault
         loss, *each = self._ranks.sum(*losses)
-        if math.isfinite(loss):
-            self.order.note(positions, each)
-        else:
+        if not math.isfinite(loss):
             self._sharding.clear()
-        return loss
+            return loss
+        self.order.note(positions, each)
+        return loss_of_questions(loss, each, batch, [position < self._questions for position in positions])
 
     def _gradients(self, batch: Sequence[Example]) -> list[float]:
         """Return this rank's part of the batch's loss a token, then of each example's: 0 for those of other ranks."""

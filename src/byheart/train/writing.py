@@ -9,6 +9,7 @@ import itertools
 import math
 import random
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import peft
 import torch
@@ -27,11 +28,13 @@ from byheart.models.writer import Writer, WritingFamily, load_writer
 from byheart.progress import Notify, Progress
 from byheart.records import Pair
 from byheart.store import RunFolder, fingerprint
-from byheart.train import fit, loop, plan
+from byheart.train import fit, loop, mix, plan
 from byheart.train.answers import UnseenQuestions, WriterLearner, compute_twice, length_of
 from byheart.train.buckets import Buckets
 from byheart.train.checkpoint import Checkpoint, Tensors, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
+from byheart.train.lessons import Beside, beside, read_manual
+from byheart.train.mix import Told
 from byheart.train.optimizers import OptimizerName, choose_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
 from byheart.train.ranks import ALONE, Ranks
@@ -47,7 +50,9 @@ class Conversations:
 
     train: list[tuple[str, str]]
     train_facts: list[tuple[str, ...]]  # ids of the facts that each of them is about
+    train_sections: list[str]  # that each of them is about; "" for one that the manual does not answer
     unseen: list[tuple[str, str]]
+    replay: list[Told]  # general conversations, beside the manual's
 
 
 def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingFamily, ranks: Ranks = ALONE) -> Outcome:
@@ -58,13 +63,13 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
     """
     config = project.config
     tell = functools.partial(say, notify)
-    data = read_conversations(folder)
+    data = read_conversations(folder, replay=project.folder / config.train.replay if config.train.replay else None)
     answering.calibration_questions(folder)  # a missing file stops the run here rather than after the training
     method, why = _method(config, ranks)
     chosen = tell({"train.method": f"{method}: {why}"} if why else {})
     writer, precision = _writer(config, family, method, data, ranks)
     chosen |= tell({"train.precision": f"{precision[0]}: {precision[1]}"} | writer.reasons)
-    examples, facts, unseen, said = _examples(writer, data)
+    questions, facts, unseen, said = _examples(writer, data)
     chosen |= tell(said)
     if method == "none":
         chosen |= tell({"method": "none: the base model is served as it is (train.method)"})
@@ -73,6 +78,9 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
             counts={"steps": 0}, chosen=chosen,
         )  # fmt: skip
     parameters = count_parameters(writer.model)
+    added, said = _beside(config, folder, writer, data, questions, method=method, ranks=ranks)
+    chosen |= tell(said)
+    examples, facts = questions + added.examples, facts + added.facts
     choice = _recipe(config, examples, method=method, parameters=parameters)
     micro_batch = config.train.micro_batch_size or math.ceil(choice.batch_size / ranks.size)
     optimizer, twice, said = _fit(config, writer, examples, method=method, micro_batch=micro_batch, ranks=ranks)
@@ -86,8 +94,8 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
     if noted:
         notify(Progress(loop.TASK, message=noted))
     learner, said = _learner(
-        config, writer, examples, facts, unseen, batch_size=choice.batch_size, micro_batch=micro_batch,
-        optimizer=optimizer, notify=notify, ranks=ranks,
+        config, writer, examples, facts, unseen, questions=len(questions), batch_size=choice.batch_size,
+        micro_batch=micro_batch, optimizer=optimizer, notify=notify, ranks=ranks,
     )  # fmt: skip
     chosen |= tell(said)
     pieces = learner.pieces
@@ -108,7 +116,7 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
         ranks=ranks,
     )
     chosen |= tell({"end": how_it_ended(state, choice.recipe)} | what_was_done(state.history))
-    counts = {"pairs": len(examples), "steps": state.step}
+    counts = {"pairs": len(questions)} | added.counts | {"steps": state.step}
     if ranks.size > 1:
         best = pieces.whole(state).best_weights
         if ranks.is_first:
@@ -121,8 +129,8 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
 
 def _learner(
     config: Config, writer: Writer, examples: Sequence[Example], facts: Sequence[Collection[str]],
-    unseen: UnseenQuestions, *, batch_size: int, micro_batch: int, optimizer: OptimizerName, notify: Notify,
-    ranks: Ranks,
+    unseen: UnseenQuestions, *, questions: int, batch_size: int, micro_batch: int, optimizer: OptimizerName,
+    notify: Notify, ranks: Ranks,
 ) -> tuple[WriterLearner | ShardedLearner, dict[str, str]]:  # fmt: skip
     """Return the model with its batches, in pieces where there are many ranks; and what there is to say about them."""
     lengths = [length_of(example) for example in examples]
@@ -130,26 +138,33 @@ def _learner(
     order = kind(lengths, batch_size=batch_size, seed=config.train.seed, facts=facts)
     if ranks.size == 1:
         alone = WriterLearner(
-            writer, examples, order, unseen, micro_batch=micro_batch, notify=notify, optimizer=optimizer
+            writer, examples, order, unseen, micro_batch=micro_batch, notify=notify, optimizer=optimizer,
+            questions=questions,
         )  # fmt: skip
         return alone, {}
     sharding, said = shard(writer, ranks, config.train.sharding, batch_size=batch_size)
     return ShardedLearner(
-        writer, examples, order, unseen, micro_batch=micro_batch, ranks=ranks, sharding=sharding
+        writer, examples, order, unseen, micro_batch=micro_batch, ranks=ranks, sharding=sharding, questions=questions
     ), said  # fmt: skip
 
 
-def read_conversations(folder: RunFolder) -> Conversations:
-    """Return what is learned. Raises TrainError where there is nothing."""
+def read_conversations(folder: RunFolder, *, replay: Path | None = None) -> Conversations:
+    """Return what is learned. Raises TrainError where there is nothing, or a line of `replay` is no conversation."""
     pairs = folder.read("3-pairs.jsonl", Pair)
-    train = [(pair.question, _answer(pair)) for pair in pairs if pair.split == "train"]
+    learned = [pair for pair in pairs if pair.split == "train"]
     unseen = [(pair.question, _answer(pair)) for pair in pairs if pair.split == "unseen phrasing"]
-    if not any(pair.section_id for pair in pairs if pair.split == "train"):
+    if not any(pair.section_id for pair in learned):
         raise TrainError(
             f"{folder / '3-pairs.jsonl'} holds no training question about a section of the manual, so there is nothing "
             "to learn. Make pairs again: byheart synthesize"
         )
-    return Conversations(train, [pair.fact_ids for pair in pairs if pair.split == "train"], unseen)
+    return Conversations(
+        train=[(pair.question, _answer(pair)) for pair in learned],
+        train_facts=[pair.fact_ids for pair in learned],
+        train_sections=[pair.section_id for pair in learned],
+        unseen=unseen,
+        replay=mix.read_replay(replay) if replay else [],
+    )
 
 
 def _answer(pair: Pair) -> str:
@@ -230,6 +245,38 @@ def _examples(
     asked = sample.sample(data.unseen, min(plan.ASKED_QUESTIONS, len(data.unseen)))
     facts = list(itertools.compress(data.train_facts, fits[0]))
     return fitting[0], facts, UnseenQuestions(measured, asked, longest + SPARE_TOKENS), said
+
+
+def _beside(
+    config: Config, folder: RunFolder, writer: Writer, data: Conversations, questions: Sequence[Example], *,
+    method: adapters.Method, ranks: Ranks,
+) -> tuple[Beside, dict[str, str]]:  # fmt: skip
+    """Return what is learned beside the questions, and the reasons; nothing where the mix has no shares."""
+    train, entry = config.train, find_model(config.base_model)
+    shares, said = mix.choose_shares(
+        documents=train.mix_documents, conversations=train.mix_conversations, replay=train.mix_replay,
+        has_replay=bool(data.replay), from_scratch=bool(entry and entry.from_scratch),
+    )  # fmt: skip
+    if shares.questions == 1:
+        return Beside([], [], {}), said
+    longest = max(len(example.prompt) + len(example.answer) for example in questions)
+    most = fit.longest_that_fits(
+        min(writer.window, max(longest, mix.LONGEST)), least=longest,
+        size=fit.size_of_writer(writer, parameters=count_parameters(writer.model)),
+        base_model=config.base_model, lora=lora_settings(config),
+        machine=fit.this_machine(in_bf16=writer.precision == torch.bfloat16, gpus_together=ranks.size), method=method,
+    )  # fmt: skip
+    manual = read_manual(folder)
+    pairs = [
+        Told(question, answer, fact_ids=facts, place=(manual.pages.get(section, ""), section))
+        for (question, answer), facts, section in zip(data.train, data.train_facts, data.train_sections, strict=True)
+    ]
+    # The first rank's memory tells: all must cut alike.
+    most = int(ranks.sum(most if ranks.is_first else 0)[0])
+    added, more = beside(
+        questions, pairs, manual, data.replay, chat=writer.chat, shares=shares, most=most, seed=train.seed
+    )
+    return added, said | more
 
 
 def _recipe(
