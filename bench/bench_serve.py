@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -46,7 +47,7 @@ BOT_USERS = 8
 BOT_S = 8.0
 LIMITS = {"max_words": 150, "max_citations": 3}
 
-Ask = Callable[[str], Awaitable[str]]  # a question's answer; raises where there is none
+Ask = Callable[[str], Awaitable[bytes | str]]  # a question's answer: over HTTP the response, read when all have theirs
 
 
 class NullEngine:
@@ -61,42 +62,44 @@ async def people(ask: Ask, *, spread_s: float) -> list[float]:
     """Let USERS people ask QUESTIONS_EACH in turn, and return how long each answer took, in seconds."""
     chance = random.Random(0)
 
-    async def person(begin_s: float) -> list[float]:
+    async def person(begin_s: float) -> list[tuple[float, bytes | str]]:
         await asyncio.sleep(begin_s)
-        took = []
+        answers = []
         for number in range(QUESTIONS_EACH):
             started = time.perf_counter()
-            text = await ask(f"Question {number}?")
-            took.append(time.perf_counter() - started)
-            if text != WORDS:
-                raise RuntimeError(f"words were lost: {text!r}")
-        return took
+            answer = await ask(f"Question {number}?")
+            answers.append((time.perf_counter() - started, answer))
+        return answers
 
     everyone = await asyncio.gather(*(person(chance.uniform(0.0, spread_s)) for _ in range(USERS)))
-    return [seconds for took in everyone for seconds in took]
+    for _, answer in itertools.chain(*everyone):
+        if text_of(answer) != WORDS:
+            raise RuntimeError(f"words were lost: {answer!r}")
+    return [seconds for seconds, _ in itertools.chain(*everyone)]
 
 
 async def rate(ask: Ask, questions: Sequence[str]) -> tuple[int, float]:
     """Let BOT_USERS ask without a pause for BOT_S; return how many questions were answered, in how many seconds."""
-    started, done = time.perf_counter(), 0
+    started, answers = time.perf_counter(), []
 
     async def person(first: int) -> None:
-        nonlocal done
         number = first
         while time.perf_counter() - started < BOT_S:
-            await ask(questions[number % len(questions)])
-            done += 1
+            answers.append(await ask(questions[number % len(questions)]))
             number += BOT_USERS
 
     await asyncio.gather(*(person(first) for first in range(BOT_USERS)))
-    return done, time.perf_counter() - started
+    took_s = time.perf_counter() - started
+    for answer in answers:
+        text_of(answer)
+    return len(answers), took_s
 
 
 def over_http(address: str) -> Ask:
-    """Return who asks for a stream on a connection of its own, and checks it to its end."""
+    """Return who asks for a stream on a connection of its own, and waits for its end."""
     url = urllib.parse.urlsplit(address)
 
-    async def ask(question: str) -> str:
+    async def ask(question: str) -> bytes:
         body = json.dumps({"stream": True, "messages": [{"role": "user", "content": question}]}).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
@@ -106,13 +109,15 @@ def over_http(address: str) -> Ask:
         writer.write(head.encode() + body)
         received = await reader.read()
         writer.close()
-        return text_of(received)
+        return received
 
     return ask
 
 
-def text_of(received: bytes) -> str:
+def text_of(received: bytes | str) -> str:
     """Return a streamed answer's text. Raises RuntimeError where the response fails, or does not end as it should."""
+    if isinstance(received, str):
+        return received
     head, _, rest = received.partition(b"\r\n\r\n")
     stream = b""
     while rest:
