@@ -2,9 +2,9 @@
 
     python bench/bench_kill.py examples/whiteboard/manual --rounds 5
 
-One run is left alone. In every round another one, of the same manual and settings, is killed after a random time, and
-started again until it ends. Its records, model and grades must be the same byte for byte; what tells the time (seconds
-of a step or an answer, the date of the manifest) is left out. Prints in which stage each kill fell.
+One run is left alone. In every round another one, of the same manual and settings, is killed at a random moment of each
+stage, once or more, and started again. Its records, model and grades must be the same byte for byte; what tells the
+time (seconds of a step or an answer, the date of the manifest) is left out. Prints in which stages the kills fell.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from byheart.store import MANIFEST, RunFolder, file_digest
 SETTINGS = ("train.epochs=0.2", "evaluate.max_questions_per_split=20", "evaluate.baselines=false")
 EXACT = ("2-sections.jsonl", "2-facts.jsonl", "3-pairs.jsonl", "3-rejected.jsonl", "4-model", "5-grades.jsonl")
 TIMED = ("4-steps.jsonl", "5-predictions.jsonl")
+WAIT_S = 0.1  # between looks at which stage runs
 STAGES = ("ingest", "synthesize", "train", "evaluate")
 
 
@@ -68,40 +69,51 @@ def running_stage(bot: Path) -> str:
     return next((stage for stage in STAGES if stage not in done), "after the last stage")
 
 
-def killed_run(bot: Path, *, usual_s: float, kills: int, chance: random.Random) -> collections.Counter[str]:
-    """Run the bot to its end, killing it up to `kills` times, and return in which stages it was killed."""
+def stage_seconds(process: subprocess.Popen[bytes], bot: Path) -> dict[str, float]:
+    """Follow a run to its end, and return how long each of its stages took."""
+    took = dict.fromkeys(STAGES, 0.0)
+    while process.poll() is None:
+        if (stage := running_stage(bot)) in took:
+            took[stage] += WAIT_S
+        time.sleep(WAIT_S)
+    finish(process)
+    return took
+
+
+def killed_run(
+    bot: Path, *, usual_s: dict[str, float], kills: int, chance: random.Random
+) -> collections.Counter[str]:  # fmt: skip
+    """Run the bot to its end, killing it `kills` times in each stage, and return in which stages it was killed."""
     hit: collections.Counter[str] = collections.Counter()
-    while True:
+    for stage in [stage for stage in STAGES for _ in range(kills)]:
         process = start(bot)
-        if hit.total() == kills:
-            finish(process)
-            return hit
+        while process.poll() is None and running_stage(bot) != stage:
+            time.sleep(WAIT_S)
         try:
-            process.wait(timeout=chance.uniform(0.0, usual_s))
+            process.wait(timeout=chance.uniform(0.0, usual_s[stage]))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             hit[running_stage(bot)] += 1
         else:
             finish(process)
-            return hit
+    finish(start(bot))
+    return hit
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manual", type=Path)
     parser.add_argument("--rounds", type=int, default=5, help="runs that are killed")
-    parser.add_argument("--kills", type=int, default=8, help="most kills of one run")
+    parser.add_argument("--kills", type=int, default=1, help="in each stage of one run")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
     differ = 0
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = new_bot(Path(folder) / "undisturbed", arguments.manual)
-        started = time.monotonic()
-        finish(start(undisturbed))
-        usual_s = time.monotonic() - started
-        print(f"a run left alone: {usual_s:.0f} s", flush=True)
+        usual_s = stage_seconds(start(undisturbed), undisturbed)
+        print("a run left alone: " + ", ".join(f"{stage} {took:.0f} s" for stage, took in usual_s.items()), flush=True)
         wanted = results(undisturbed)
         for number in range(arguments.rounds):
             bot = new_bot(Path(folder) / f"killed-{number}", arguments.manual)
