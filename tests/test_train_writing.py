@@ -39,6 +39,17 @@ class Killed(BaseException):
     """Stands for kill -9: nothing in byheart catches it."""
 
 
+def kill_at(step: int, project: Project, folder: RunFolder) -> None:
+    """Run the training up to a step, and no further."""
+
+    def die(event: Progress) -> None:
+        if event.task == "training" and not event.message and event.done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stage.run(project, folder, die)
+
+
 def outside(question: str) -> Pair:
     return Pair(
         id=stable_id(question), fact_ids=(), section_id="", question=question, answer="", kind="refusal",
@@ -129,13 +140,7 @@ def test_answers_are_learned_and_questions_outside_the_manual_are_refused(tmp_pa
 @pytest.mark.parametrize("step", [1, 13])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, base: str, undisturbed: bytes, step: int) -> None:
     project, folder = project_of(tmp_path, base)
-
-    def die(event: Progress) -> None:
-        if event.task == "training" and not event.message and event.done == step:
-            raise Killed
-
-    with pytest.raises(Killed):
-        stage.run(project, folder, die)
+    kill_at(step, project, folder)
     stage.run(project, folder, silent)
     assert weights(folder) == undisturbed
 
@@ -179,13 +184,7 @@ def test_each_way_to_train_resumes_bit_for_bit_and_loads_with_the_same_answers(
     settings = {"epochs": 30} | WAYS[way]
     whole, result = run(tmp_path / "whole", base, **settings)
     project, folder = project_of(tmp_path / "killed", base, **settings)
-
-    def die(event: Progress) -> None:
-        if event.task == "training" and not event.message and event.done == 40:
-            raise Killed
-
-    with pytest.raises(Killed):
-        stage.run(project, folder, die)
+    kill_at(40, project, folder)
     stage.run(project, folder, silent)
     name = "model.safetensors" if settings.get("method") == "full" else "adapter_model.safetensors"
     assert (whole / "4-model" / name).read_bytes() == (folder / "4-model" / name).read_bytes()
@@ -214,13 +213,7 @@ def test_a_model_learns_from_the_mix_and_a_killed_run_goes_on_to_the_same_weight
     steps = [json.loads(line) for line in (whole / "4-steps.jsonl").read_text().splitlines()]
     assert steps[-1]["unseen_loss"] < steps[0]["unseen_loss"]
     project, folder = project_of(tmp_path / "killed", base, **MIX)
-
-    def die(event: Progress) -> None:
-        if event.task == "training" and not event.message and event.done == 25:
-            raise Killed
-
-    with pytest.raises(Killed):
-        stage.run(project, folder, die)
+    kill_at(25, project, folder)
     again: list[str] = []
     stage.run(project, folder, lambda event: again.append(event.message))
     assert any("goes on from" in line for line in again)
@@ -229,13 +222,7 @@ def test_a_model_learns_from_the_mix_and_a_killed_run_goes_on_to_the_same_weight
 
 def test_another_mix_does_not_go_on_from_this_ones_checkpoint(tmp_path: Path, base: str) -> None:
     project, folder = project_of(tmp_path, base, **MIX)
-
-    def die(event: Progress) -> None:
-        if event.task == "training" and not event.message and event.done == 25:
-            raise Killed
-
-    with pytest.raises(Killed):
-        stage.run(project, folder, die)
+    kill_at(25, project, folder)
     other, _ = project_of(tmp_path, base, **(MIX | {"mix_documents": 0.2}))
     said: list[str] = []
     stage.run(other, folder, lambda event: said.append(event.message))
