@@ -167,10 +167,10 @@ def test_out_of_memory_halves_what_is_computed_at_once_and_learns_from_the_same_
     learner._clear()
     rows_of = writer.rows
 
-    def full(examples: Sequence[Example]) -> Any:
+    def full(examples: Sequence[Example], **more: int) -> Any:
         if len(examples) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return rows_of(examples)
+        return rows_of(examples, **more)
 
     monkeypatch.setattr(writer, "rows", full)
     found = gradients(learner)
@@ -190,7 +190,7 @@ def test_memory_that_is_too_small_for_one_example_ends_with_a_way_out(
     said: list[str] = []
     learner = learner_of(writer, batch_size=2, micro_batch=2, notify=lambda event: said.append(event.message))
 
-    def full(examples: Sequence[Example]) -> Any:
+    def full(examples: Sequence[Example], **more: int) -> Any:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(writer, "rows", full)
@@ -205,7 +205,7 @@ def test_a_fault_that_is_not_about_memory_is_not_hidden(
     writer = small_writer(folder_of)
     learner = learner_of(writer)
 
-    def broken(examples: Sequence[Example]) -> Any:
+    def broken(examples: Sequence[Example], **more: int) -> Any:
         raise RuntimeError("shape mismatch")
 
     monkeypatch.setattr(writer, "rows", broken)

@@ -2,6 +2,8 @@
 
 In training the output layer, often a third of the work, sees the positions of the answer alone. Rows of a batch are
 filled up on the right, where no decoder looks, so that a row's states are what they would be without its neighbours.
+What rows of a decoder begin with alike is computed once: they go on from its keys and values, as in generation, and
+their gradients add up in them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 from transformers.activations import NewGELUActivation
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.models.bloom.modeling_bloom import BloomGelu
 
 from byheart.catalog import find_model
@@ -48,6 +51,7 @@ class Rows:
     row_N: torch.Tensor
     column_N: torch.Tensor
     target_N: torch.Tensor
+    prefix_1_P: torch.Tensor | None = None  # what a decoder reads before each row of ids_B_T
 
 
 class Writer:
@@ -82,15 +86,19 @@ class Writer:
             return _LONGEST_WINDOW if getattr(config, "model_type", "") == "t5" else next(filter(None, sizes), 512)
         return min(_LONGEST_WINDOW, next(filter(None, sizes), _LONGEST_WINDOW))
 
-    def rows(self, examples: Sequence[Example]) -> Rows:
-        """Return examples as tensors, filled up on the right."""
+    def rows(self, examples: Sequence[Example], *, shared: int = 0) -> Rows:
+        """Return examples as tensors, filled up on the right.
+
+        `shared`: tokens that all prompts begin with, to be computed once; fewer than the shortest has. 0 for
+        `logits`, and for a model that is not `can_share`.
+        """
         if self.chat.encoder_decoder:
             start = self.base.config.decoder_start_token_id
             read, starts = [example.prompt for example in examples], [0] * len(examples)
             decoder = [(start, *example.answer[:-1]) for example in examples]
         else:
-            read = [example.prompt + example.answer[:-1] for example in examples]
-            starts = [len(example.prompt) - 1 for example in examples]
+            read = [(example.prompt + example.answer[:-1])[shared:] for example in examples]
+            starts = [len(example.prompt) - 1 - shared for example in examples]
             decoder = None
         ids_B_T, mask_B_T = self._filled(read)
         places = [
@@ -105,13 +113,17 @@ class Writer:
             row_N=torch.tensor([row for row, _ in places], device=self.device),
             column_N=torch.tensor([column for _, column in places], device=self.device),
             target_N=torch.tensor([token for example in examples for token in example.answer], device=self.device),
+            prefix_1_P=torch.tensor([examples[0].prompt[:shared]], device=self.device) if shared else None,
         )
 
     def states(self, rows: Rows) -> torch.Tensor:
         """Return states_N_D: what the output layer turns into the next token, at the learned positions alone."""
         with self._autocast():
             if rows.decoder_ids_B_T is None:
-                hidden_B_T_D = self.base.base_model(input_ids=rows.ids_B_T, use_cache=False).last_hidden_state
+                past: dict[str, Any] = {"use_cache": False}
+                if rows.prefix_1_P is not None:
+                    past = {"use_cache": True, "past_key_values": self._past(rows.prefix_1_P, len(rows.ids_B_T))}
+                hidden_B_T_D = self.base.base_model(input_ids=rows.ids_B_T, **past).last_hidden_state
             else:
                 read = self.base.get_encoder()(input_ids=rows.ids_B_T, attention_mask=rows.mask_B_T)
                 hidden_B_T_D = self.base.get_decoder()(
@@ -122,6 +134,14 @@ class Writer:
                     hidden_B_T_D = hidden_B_T_D * self.base.config.d_model**-0.5
         states_N_D: torch.Tensor = hidden_B_T_D[rows.row_N, rows.column_N]
         return states_N_D
+
+    def _past(self, prefix_1_P: torch.Tensor, rows: int) -> Any:
+        """Return the keys and values of a prefix for so many rows that go on from it: views, not copies."""
+        past = self.base.base_model(input_ids=prefix_1_P, use_cache=True).past_key_values
+        for layer in past.layers:
+            layer.keys = layer.keys.expand(rows, -1, -1, -1)
+            layer.values = layer.values.expand(rows, -1, -1, -1)
+        return past
 
     def logits(self, rows: Rows) -> torch.Tensor:
         """Return logits_N_V at the learned positions, from the model's own forward pass over all of them."""
@@ -263,6 +283,29 @@ def wrap(model: Any, tokenizer: Any, *, base_model: str, family: WritingFamily, 
     return writer
 
 
+def can_share(writer: Writer) -> bool:
+    """Tell whether rows can go on from a prefix that is computed once, and come to the same states: on an example."""
+    if writer.chat.encoder_decoder or writer.whole_logits:
+        return False
+    one, two, three = (token % len(writer.tokenizer) for token in (5, 6, 7))
+    examples = [Example((one, two, three), (one, three)), Example((one, two, one, three), (two,))]
+    writer.model.eval()
+    with torch.inference_mode():
+        read = writer.base.base_model(input_ids=writer.rows(examples).ids_B_T, use_cache=True)
+        if not _is_expandable(getattr(read, "past_key_values", None)):
+            return False
+        expected, found = (writer.states(writer.rows(examples, shared=shared)).float() for shared in (0, 2))
+    return _are_close(found, expected, writer.precision)
+
+
+def _is_expandable(past: Any) -> bool:
+    """Tell whether a model keeps keys and values of every layer, and nothing else, such as a recurrent state."""
+    if not isinstance(past, DynamicCache):
+        return False
+    layers: list[Any] = past.layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and layer.is_initialized for layer in layers)
+
+
 def fuse_activations(model: torch.nn.Module) -> None:
     """Compute GELU's tanh formula, which some models write out term by term, in one go: once over memory, not eight."""
     for module in list(model.modules()):
@@ -302,7 +345,11 @@ def _head_is_plain(writer: Writer) -> bool:
         if states.shape[-1] != weight.shape[-1]:
             return False
         found = torch.nn.functional.linear(states.to(weight.dtype), weight, bias).float()
-    tolerance = 1e-4 if writer.precision == torch.float32 else 0.05
+    return _are_close(found, expected, writer.precision)
+
+
+def _are_close(found: torch.Tensor, expected: torch.Tensor, precision: torch.dtype) -> bool:
+    tolerance = 1e-4 if precision == torch.float32 else 0.05
     return bool((found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
 

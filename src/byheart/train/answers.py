@@ -14,12 +14,13 @@ import torch
 from byheart.chat import Example
 from byheart.errors import TrainError
 from byheart.models import adapters
-from byheart.models.writer import Rows, Writer
+from byheart.models.writer import Rows, Writer, can_share
 from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
+from byheart.train.prefixes import A_PASS, Part, parts_of
 from byheart.train.ranks import Pieces
 from byheart.train.spaced import Spaced
 
@@ -56,6 +57,7 @@ class WriterLearner:
         self._unseen = unseen
         self._notify = notify
         self._optimizer: OptimizerName = optimizer
+        self._can_share = can_share(writer)
         self._computed = adapters.trainable(writer)
         self._weights: dict[str, torch.Tensor] = {
             name: weight if weight.dtype == torch.float32 else weight.detach().float().clone()
@@ -124,10 +126,10 @@ class WriterLearner:
         adapters.train_mode(self._writer)
         tokens = sum(len(example.answer) for example in batch)
         total = 0.0
-        each: list[float] = []
-        for first in range(0, len(batch), self.micro_batch):
-            examples = batch[first : first + self.micro_batch]
-            summed, losses_N = losses_of(self._writer, self._writer.rows(examples))
+        each = [0.0] * len(batch)
+        for places, shared in self._parts(batch):
+            examples = [batch[place] for place in places]
+            summed, losses_N = losses_of(self._writer, self._writer.rows(examples, shared=shared))
             loss = summed / tokens
             value = loss.item()
             if not math.isfinite(value):
@@ -135,12 +137,19 @@ class WriterLearner:
                 return value, []
             loss.backward()  # type: ignore[no-untyped-call]
             total += value
-            each += means_of(losses_N, examples)
+            for place, mean in zip(places, means_of(losses_N, examples), strict=True):
+                each[place] = mean
         for name, computed in self._computed.items():
             weight = self._weights[name]
             if computed is not weight and computed.grad is not None:
                 weight.grad, computed.grad = computed.grad.float(), None
         return total, each
+
+    def _parts(self, batch: Sequence[Example]) -> list[Part]:
+        """Return what is computed together. Where layers are computed twice, there are no keys to go on from."""
+        shares = self._can_share and not self._writer.base.is_activation_checkpointing
+        a_pass = A_PASS.get(self._writer.device.type, max(A_PASS.values())) if shares else math.inf
+        return parts_of(batch, most=self.micro_batch, a_pass=a_pass)
 
     def _recall(self) -> float | None:
         if not self._unseen.asked:

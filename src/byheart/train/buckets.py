@@ -1,7 +1,8 @@
 """Which examples stand in which step of a model that writes: a pure function of their lengths, the seed and the step.
 
-A batch holds examples of like length, so that little is computed on filling; a decoder needs no mask for the rest. Two
-renderings of one fact do not stand in one batch: they would teach in one step what is better repeated in two.
+A batch holds examples of like length, so that little is computed on filling; a decoder needs no mask for the rest. What
+begins alike, such as questions about one passage, stands together, as it is computed once a batch. Two renderings of
+one fact do not stand in one batch: they would teach in one step what is better repeated in two.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ class Buckets(Planned):
     """The batches of a training run. An epoch visits every example once, whatever its loss (Spaced asks for more)."""
 
     def __init__(
-        self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int, facts: Sequence[Collection[str]] = ()
-    ) -> None:
+        self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int,
+        facts: Sequence[Collection[str]] = (), groups: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         """`lengths`: of each example, what a row is filled up to (for an encoder-decoder, of both its sides).
 
-        `facts`: the ids of each example's facts; none where they are not known.
+        `facts`: the ids of each example's facts; none where they are not known. `groups`: the number of each example's
+        group, -1 for none (see prefixes.groups_of); none where nothing is to stand together.
         """
         self._lengths = lengths
         self._facts = facts
+        self._groups = groups
         self._batch_size = batch_size
         self._seed = seed
         self._epoch_batches = functools.lru_cache(maxsize=2)(self._make_epoch)
@@ -63,18 +67,27 @@ class Buckets(Planned):
         shuffle = random.Random(f"examples {self._seed} {epoch}")
         order = list(range(len(self._lengths)))
         shuffle.shuffle(order)
-        return batches_of(order, self._lengths, self._facts, batch_size=self._batch_size, shuffle=shuffle)
+        return batches_of(
+            order, self._lengths, self._facts, self._groups, batch_size=self._batch_size, shuffle=shuffle
+        )  # fmt: skip
 
 
 def batches_of(
-    order: Sequence[int], lengths: Sequence[tuple[int, ...]], facts: Sequence[Collection[str]], *, batch_size: int,
-    shuffle: random.Random,
+    order: Sequence[int], lengths: Sequence[tuple[int, ...]], facts: Sequence[Collection[str]], groups: Sequence[int],
+    *, batch_size: int, shuffle: random.Random,
 ) -> list[list[int]]:  # fmt: skip
-    """Return batches of like length of the examples in `order`, themselves in random order."""
+    """Return batches of like length of the examples in `order`, themselves in random order; groups stay together."""
+    group_of = {position: groups[position] if groups and groups[position] >= 0 else ~position for position in order}
+    members: dict[int, list[int]] = {}
+    for position in order:
+        members.setdefault(group_of[position], []).append(position)
+    longest = {group: max(lengths[position] for position in found) for group, found in members.items()}
+    order = [position for found in members.values() for position in found]
     pool = batch_size * POOL_BATCHES
     batches: list[list[int]] = []
     for first in range(0, len(order), pool):
-        alike = sorted(order[first : first + pool], key=lambda position: lengths[position])
+        # A group is as long as its longest: so it stays together, beside what is as long.
+        alike = sorted(order[first : first + pool], key=lambda position: longest[group_of[position]])
         while alike:
             batches.append(_take(alike, facts, batch_size))
     shuffle.shuffle(batches)

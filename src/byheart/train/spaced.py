@@ -25,11 +25,13 @@ class Spaced:
     """The batches of a training run, as losses ask for them (beside it, with the same calls: Buckets)."""
 
     def __init__(
-        self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int, facts: Sequence[Collection[str]] = ()
-    ) -> None:
-        """`lengths` and `facts`: of each example, as for Buckets."""
+        self, lengths: Sequence[tuple[int, ...]], *, batch_size: int, seed: int,
+        facts: Sequence[Collection[str]] = (), groups: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """`lengths`, `facts` and `groups`: of each example, as for Buckets."""
         self._lengths = lengths
         self._facts = facts
+        self._groups = groups
         self._batch_size = batch_size
         self._seed = seed
         self._box = [0] * len(lengths)
@@ -80,5 +82,5 @@ class Spaced:
         shuffle.shuffle(order)
         self._first_step = step
         self._batches = batches_of(
-            order, self._lengths, self._facts, batch_size=self._batch_size, shuffle=shuffle
+            order, self._lengths, self._facts, self._groups, batch_size=self._batch_size, shuffle=shuffle
         )  # fmt: skip

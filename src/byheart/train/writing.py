@@ -28,7 +28,7 @@ from byheart.models.writer import Writer, WritingFamily, load_writer
 from byheart.progress import Notify, Progress
 from byheart.records import Pair
 from byheart.store import RunFolder, fingerprint
-from byheart.train import fit, loop, mix, plan
+from byheart.train import fit, loop, mix, plan, prefixes
 from byheart.train.answers import UnseenQuestions, WriterLearner, compute_twice, length_of
 from byheart.train.buckets import Buckets
 from byheart.train.checkpoint import Checkpoint, Tensors, TrainState, load_checkpoint, save_checkpoint
@@ -135,7 +135,9 @@ def _learner(
     """Return the model with its batches, in pieces where there are many ranks; and what there is to say about them."""
     lengths = [length_of(example) for example in examples]
     kind = Spaced if config.train.repetition == "spaced" else Buckets
-    order = kind(lengths, batch_size=batch_size, seed=config.train.seed, facts=facts)
+    order = kind(
+        lengths, batch_size=batch_size, seed=config.train.seed, facts=facts, groups=prefixes.groups_of(examples)
+    )  # fmt: skip
     if ranks.size == 1:
         alone = WriterLearner(
             writer, examples, order, unseen, micro_batch=micro_batch, notify=notify, optimizer=optimizer,
