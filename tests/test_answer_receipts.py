@@ -98,7 +98,7 @@ def test_a_model_that_reads_gets_the_best_passages_within_the_limit() -> None:
     assert "A deleted board stays in the bin for 30 days." in asked.prompt
     assert asked.prompt.endswith(f"Question: {asked.question}")
     assert asked.history == (("hi", "Hello."),)
-    short = grounded(QUESTION, search(QUESTION), max_words=5)
+    short = grounded(QUESTION, [match.passage for match in search(QUESTION)], max_words=5)
     assert len(short.split()) < 50
     assert grounds().ask(QUESTION, ()).prompt == QUESTION  # type: ignore[union-attr]  # it is asked
 

@@ -228,10 +228,13 @@ def test_docs_that_are_not_there_are_refused_with_advice(tmp_path: Path) -> None
 def test_shares_of_the_training_that_leave_nothing_for_questions_are_refused(bot: Path) -> None:
     write(bot, "docs: manual\ntrain:\n  mix_documents: 0.6\n  mix_replay: 0.4\n")
     (fault,) = faults(bot)
-    assert fault.startswith("byheart.yaml:2: train: mix_documents, mix_conversations and mix_replay are 1 together")
+    assert fault.startswith(
+        "byheart.yaml:2: train: mix_documents, mix_conversations, mix_replay and mix_passages are 1"
+    )
     assert faults(bot, "train.mix_documents=0.95")[0].startswith(
         "--set train.mix_documents=0.95: 0.95 does not fit. Allowed: a number, at least 0, at most 0.9, or nothing."
     )
+    assert faults(bot, "train.mix_documents=0.5", "train.mix_passages=0.1")
     assert load(bot, ["train.mix_documents=0.5"]).project.config.train.mix_replay == 0.4
 
 

@@ -208,10 +208,14 @@ def test_gpus_that_are_found_are_planned_with_and_the_smallest_counts() -> None:
 
 
 def test_what_is_learned_beside_the_questions_is_planned_with() -> None:
-    def tokens(model: str, **train: float) -> tuple[int, int]:
-        made = cli_plan.make_plan(model, TrainConfig(**train), cli_plan.Flags(), pairs=[], find_gpus=lambda: [])  # type: ignore[arg-type]
+    def tokens(model: str, *, reads: bool = False, **train: float) -> tuple[int, int]:
+        made = cli_plan.make_plan(
+            model, TrainConfig(**train), cli_plan.Flags(), pairs=[], find_gpus=lambda: [], reads=reads  # type: ignore[arg-type]
+        )  # fmt: skip
         return made.work.batch.tokens, made.work.batch.learned
 
     assert tokens("gpt2") == (512, 512)
     assert tokens("gpt2", mix_documents=0) == tokens("scratch:gpt2-10m") == (512, 128)
     assert tokens("scratch:gpt2-10m", mix_documents=0.2) == (512, 512)
+    assert tokens("gpt2", reads=True) == tokens("gpt2", mix_passages=0.3) == (1024, 512)
+    assert tokens("scratch:gpt2-10m", reads=True) == (512, 128)

@@ -246,12 +246,26 @@ def test_the_estimate_counts_what_the_mix_adds_to_the_questions(bot: Path, stage
     assert minutes("train.mix_documents=0", "train.mix_conversations=0") == pytest.approx(questions)
     assert minutes() == pytest.approx(questions / 0.55)
     assert minutes("base_model=starter") == minutes("base_model=scratch:gpt2-10m") == pytest.approx(questions)
+    assert minutes("answer.grounding=retrieve") == pytest.approx(questions / 0.25)
     run(bot, stages, "base_model=gpt2")
     folder = RunFolder(bot / "run")
     went_in = folder.marks()["train"].went_in
     folder.mark_done("train", went_in=went_in, outputs=OUTPUTS["train"], seconds=600, chosen={}, counts={})
     assert minutes() == pytest.approx(10)
     assert minutes("train.mix_documents=0.7") == pytest.approx(10 * 0.55 / 0.25)
+
+
+def test_a_bot_that_is_to_read_passages_is_trained_again_where_that_changes_what_it_learns(
+    bot: Path, stages: Stages
+) -> None:
+    def why(*overrides: str) -> str:
+        run(bot, stages, *overrides)
+        step = pipeline.plan(load(bot, [*overrides, "answer.grounding=retrieve"]).project, import_stage=stages)[2]
+        return f"{step.state}: {step.reason}"
+
+    assert why("base_model=gpt2") == 'stale: answer.grounding was not there, is "retrieve"'
+    assert why("base_model=gpt2", "train.mix_passages=0.3").startswith("done")
+    assert why("base_model=starter").startswith("done")
 
 
 def test_another_mix_or_another_file_to_replay_makes_the_training_stale(bot: Path, stages: Stages) -> None:

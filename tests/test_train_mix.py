@@ -25,7 +25,7 @@ from byheart.train import fit, lessons, mix
 from byheart.train.answers import loss_of_questions
 from byheart.train.buckets import Buckets
 from byheart.train.doctor import Reading, diagnose
-from byheart.train.lessons import Beside, Manual
+from byheart.train.lessons import Beside, Manual, Room
 from byheart.train.mix import Shares, Told
 from tiny_models import tiny_tokenizer
 
@@ -60,7 +60,7 @@ def made(
 ) -> tuple[Beside, dict[str, str]]:  # fmt: skip
     chat = chat or chat_of()
     return lessons.beside(
-        questions(chat), [*PAIRS, REFUSED], manual, replay, chat=chat, shares=shares, most=most, seed=seed
+        questions(chat), [*PAIRS, REFUSED], manual, replay, chat=chat, shares=shares, room=Room(most, 0, 0), seed=seed
     )
 
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_filled_goes_to_the_questions_and_is_said() -> None:
     assert made(Shares(0.4, 0.0, 0.0), manual=Manual([], {}))[0] == Beside([], [], {})
 
 
-OPEN: dict[str, Any] = {"documents": None, "conversations": None, "replay": None}
+OPEN: dict[str, Any] = {"documents": None, "conversations": None, "replay": None, "passages": None, "reads": False}
 
 
 def test_the_default_shares_are_the_designs_and_none_for_a_model_from_scratch() -> None:
@@ -259,7 +259,12 @@ def test_the_default_shares_are_the_designs_and_none_for_a_model_from_scratch() 
     shares, said = mix.choose_shares(**OPEN, has_replay=False, from_scratch=False)
     assert shares == Shares(0.4, 0.05, 0.0)
     assert said["train.mix_replay"].startswith("0: train.replay names no file")
-    shares, said = mix.choose_shares(**OPEN, has_replay=True, from_scratch=True)
+    assert said["train.mix_passages"] == "0: the bot answers by heart (answer.grounding)"
+    shares, said = mix.choose_shares(**OPEN | {"reads": True}, has_replay=True, from_scratch=False)
+    assert shares == Shares(0.4, 0.05, 0.1, 0.3)
+    assert shares.questions == pytest.approx(0.15)
+    assert said["train.mix_passages"].startswith("0.3: of the tokens, for what answer.grounding puts into prompts")
+    shares, said = mix.choose_shares(**OPEN | {"reads": True}, has_replay=True, from_scratch=True)
     assert shares == Shares(0.0, 0.0, 0.0)
     assert said["train.mix_documents"].startswith("0: a model from scratch reads few tokens")
 
@@ -270,6 +275,8 @@ def test_a_share_that_is_set_is_kept_and_the_others_take_what_it_leaves() -> Non
     assert "train.mix_conversations" not in said
     shares, _ = mix.choose_shares(**OPEN | {"documents": 0.2}, has_replay=False, from_scratch=True)
     assert shares == Shares(0.2, 0.0, 0.0)
+    shares, _ = mix.choose_shares(**OPEN | {"passages": 0.7}, has_replay=False, from_scratch=False)
+    assert shares == Shares(0.2, 0.0, 0.0, 0.7)
 
 
 def test_documents_are_cut_shorter_where_memory_holds_no_longer_ones() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from safetensors.torch import load_file
 
@@ -18,12 +19,13 @@ from byheart.answer.bot import complete_model
 from byheart.answer.written import WrittenAnswerer
 from byheart.catalog import find_model
 from byheart.chat import REFUSAL
-from byheart.config import Project
+from byheart.config import AnswerConfig, Project
 from byheart.errors import ModelError, TrainError
 from byheart.export.card import read_story
 from byheart.export.hub import export_adapter, export_hub
 from byheart.models import adapters
 from byheart.models.hub import peft_warnings_off
+from byheart.models.writer import Writer
 from byheart.progress import Progress, StageResult, silent
 from byheart.records import Pair, stable_id
 from byheart.store import RunFolder
@@ -217,6 +219,33 @@ def test_a_model_learns_from_the_mix_and_a_killed_run_goes_on_to_the_same_weight
     again: list[str] = []
     stage.run(project, folder, lambda event: again.append(event.message))
     assert any("goes on from" in line for line in again)
+    assert weights(folder) == weights(whole)
+
+
+def test_a_bot_that_reads_is_trained_on_passages_and_a_killed_run_goes_on_to_the_same_weights(
+    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(folder: Path) -> tuple[Project, RunFolder]:
+        project, run_folder = project_of(folder, base, epochs=4)
+        config = project.config.model_copy(update={"answer": AnswerConfig(grounding="retrieve")})
+        return Project(folder=project.folder, config=config), run_folder
+
+    saved: list[int] = []
+    past_of = Writer._past
+
+    def noted(self: Writer, prefix_1_P: torch.Tensor, rows: int) -> Any:
+        saved.append(prefix_1_P.shape[1] * (rows - 1))
+        return past_of(self, prefix_1_P, rows)
+
+    monkeypatch.setattr(Writer, "_past", noted)
+    project, whole = reading(tmp_path / "whole")
+    result = stage.run(project, whole, silent)
+    assert result.chosen["train.mix_passages"].startswith("0.3: of the tokens")
+    assert list(result.counts) == ["pairs", "passages", "steps"]
+    assert sum(saved) > 0.3 * 4 * result.counts["passages"] * 200  # tokens in a prompt, at least
+    project, folder = reading(tmp_path / "killed")
+    kill_at(result.counts["steps"] // 2, project, folder)
+    stage.run(project, folder, silent)
     assert weights(folder) == weights(whole)
 
 

@@ -144,6 +144,7 @@ def plan(
         cli_plan.Flags(gpus=gpus, gpu_memory_gb=gpu_memory_gb, batch_size=batch_size, tokens=tokens),
         pairs=cli_plan.pairs_of(project.run_path) if project else [],
         find_gpus=_gpus,
+        reads=project is not None and project.config.answer.grounding == "retrieve",
     )
     typer.echo(cli_plan.as_json(made)) if as_json else cli_plan.show(_console(), made)
 

@@ -57,14 +57,19 @@ class Plan:
     assumed: dict[str, str]  # what -> "value: reason"
 
 
-def make_plan(model: str, train: TrainConfig, flags: Flags, *, pairs: Sequence[Pair], find_gpus: FindGpus) -> Plan:
-    """Return the plan. Raises ModelError where the model's size is not known, ConfigError where a flag is wrong."""
+def make_plan(
+    model: str, train: TrainConfig, flags: Flags, *, pairs: Sequence[Pair], find_gpus: FindGpus, reads: bool = False
+) -> Plan:
+    """Return the plan; `reads`: the bot is served with passages in its prompts.
+
+    Raises ModelError where the model's size is not known, ConfigError where a flag is wrong.
+    """
     size, assumed = find_size(model)
     machine = find_machine(flags, train, find_gpus)
     batch, why = _batch(size, train, flags, pairs)
     assumed |= why
     if not size.is_encoder and not flags.tokens:
-        batch, why = _with_mix(batch, model, train)
+        batch, why = _with_mix(batch, model, train, reads=reads)
         assumed |= why
     window = min(_LONGEST_WINDOW, max(batch.tokens, 1024))
     if not size.is_encoder:
@@ -139,17 +144,18 @@ def _batch(size: Size, train: TrainConfig, flags: Flags, pairs: Sequence[Pair]) 
     }
 
 
-def _with_mix(batch: Batch, model: str, train: TrainConfig) -> tuple[Batch, dict[str, str]]:
+def _with_mix(batch: Batch, model: str, train: TrainConfig, *, reads: bool) -> tuple[Batch, dict[str, str]]:
     """Return a batch whose rows hold what is learned beside the questions, too."""
     entry = find_model(model)
     shares, _ = mix.choose_shares(
         documents=train.mix_documents, conversations=train.mix_conversations, replay=train.mix_replay,
-        has_replay=bool(train.replay), from_scratch=bool(entry and entry.from_scratch),
+        passages=train.mix_passages, has_replay=bool(train.replay), reads=reads,
+        from_scratch=bool(entry and entry.from_scratch),
     )  # fmt: skip
     if shares.questions == 1:
         return batch, {}
-    tokens = max(batch.tokens, mix.LONGEST)
-    learned = tokens if shares.documents or shares.replay else batch.learned
+    learned = max(batch.tokens, mix.LONGEST) if shares.documents or shares.replay else batch.learned
+    tokens = max(batch.tokens, mix.LONGEST_READ if shares.passages else mix.LONGEST)
     return dataclasses.replace(batch, tokens=tokens, learned=learned), {
         "mix": f"{tokens:,} tokens, of which {learned:,} are learned: what stands beside the questions (train.mix_…)"
     }

@@ -113,6 +113,13 @@ class TrainConfig(_Part):
         le=0.9,
         description="share that are the conversations of train.replay; empty: 0.1, and 0 from scratch",
     )
+    mix_passages: float | None = Field(
+        None,
+        ge=0,
+        le=0.9,
+        description="share that are questions asked again with passages of the manual to read; empty: 0.3 with "
+        "answer.grounding: retrieve, else 0, and 0 from scratch",
+    )
     replay: str = Field(
         "",
         examples=["general.jsonl"],
@@ -139,11 +146,12 @@ class TrainConfig(_Part):
 
     @model_validator(mode="after")
     def _leaves_room_for_questions(self) -> TrainConfig:
-        shares = (self.mix_documents or 0.0, self.mix_conversations or 0.0, self.mix_replay or 0.0)
-        if sum(shares) >= 1:
+        shares = (self.mix_documents, self.mix_conversations, self.mix_replay, self.mix_passages)
+        whole = sum(share or 0.0 for share in shares)
+        if whole >= 1:
             raise ValueError(
-                f"mix_documents, mix_conversations and mix_replay are {sum(shares):g} together, which leaves nothing "
-                "for the questions. Make them less than 1."
+                f"mix_documents, mix_conversations, mix_replay and mix_passages are {whole:g} together, which leaves "
+                "nothing for the questions. Make them less than 1."
             )
         return self
 

@@ -240,10 +240,19 @@ def _went_in(stage: Stage, project: Project, import_stage: ImportStage) -> dict[
     if stage.name == "train" and project.config.train.replay:
         name = project.config.train.replay
         went_in[f"the conversations in {name}"] = file_digest(project.folder / name)
+    if stage.name == "train" and _learns_to_read(project):
+        went_in["answer.grounding"] = json.dumps(project.config.answer.grounding)
     if stage.name == "evaluate":
         for name in project.config.questions:
             went_in[f"the questions in {name}"] = file_digest(project.folder / name)
     return went_in
+
+
+def _learns_to_read(project: Project) -> bool:
+    """Tell whether passages are learned from because the bot reads some: a model that writes, and no share is set."""
+    entry, config = find_model(project.config.base_model), project.config
+    is_told = config.train.mix_passages is not None or (entry and (entry.family == "encoder" or entry.from_scratch))
+    return config.answer.grounding == "retrieve" and not is_told
 
 
 def _marks(run_path: Path) -> dict[str, Mark]:
@@ -263,7 +272,10 @@ def _reads_more(project: Project, mark: Mark | None) -> float:
 
     The mix of the training alone tells: where the model or the questions are others, it is an estimate like before.
     """
-    keys = ("base_model", "train.epochs", "train.replay", *(f"train.mix_{name}" for name in mix.NAMES))
+    keys = (
+        "base_model", "answer.grounding", "train.epochs", "train.replay",
+        *(f"train.mix_{name}" for name in mix.NAMES),
+    )  # fmt: skip
     now = {key: value_of(project.config, key) for key in keys}
     before = {key: json.loads(mark.went_in[key]) for key in keys if key in mark.went_in} if mark else {}
     return _question_share(before) / _question_share(now)
@@ -277,8 +289,8 @@ def _question_share(went_in: Mapping[str, Any]) -> float:
     if "train.mix_documents" not in went_in or is_budget or (entry and entry.family == "encoder"):
         return 1.0
     shares, _ = mix.choose_shares(
-        **{name: went_in[f"train.mix_{name}"] for name in mix.NAMES},
-        has_replay=bool(went_in["train.replay"]), from_scratch=from_scratch,
+        **{name: went_in.get(f"train.mix_{name}") for name in mix.NAMES}, has_replay=bool(went_in["train.replay"]),
+        reads=went_in.get("answer.grounding") == "retrieve", from_scratch=from_scratch,
     )  # fmt: skip
     return shares.questions
 

@@ -15,6 +15,7 @@ from byheart.answer.confidence import Calibration
 from byheart.answer.receipts import check
 from byheart.chat import REFUSAL, Exchange
 from byheart.index.index import Index, Match
+from byheart.index.passages import Passage
 from byheart.models.encoder import DualEncoder, Encoded, Encoder
 
 Grounding = Literal["closed-book", "retrieve"]
@@ -22,6 +23,7 @@ Unsupported = Literal["passage", "abstain"]
 
 TOKENS_PER_WORD = 2  # more than any tokenizer needs for English; it bounds the longest answer
 GROUNDING_WORDS = 300  # of passages put into a prompt: two full ones
+SHOWN = 3  # passages put into a prompt, as far as the words allow
 _GROUNDED = (
     "Passages of the manual:\n\n{passages}\n\nAnswer the question from these passages alone, in few sentences. "
     "Where they do not answer it, say: {refusal}\n\nQuestion: {question}"
@@ -71,7 +73,7 @@ class Grounds:
                 return declined(matches, probability, max_citations=self._max_citations)
         prompt = wanted
         if self._grounding == "retrieve":
-            prompt = grounded(wanted, matches, max_words=passage_words)
+            prompt = grounded(wanted, [match.passage for match in matches], max_words=passage_words)
         return Asked(wanted, prompt, exchanges(history), probability, tuple(matches))
 
     def answer(self, asked: Asked, text: str) -> Answer:
@@ -113,10 +115,24 @@ class Grounds:
         return self._encoder.encode_one(text, max_tokens=256)
 
 
-def grounded(question: str, matches: Sequence[Match], *, max_words: int) -> str:
-    """Return a prompt with the best passages, each under its headings, as many as `max_words` words hold."""
-    passages = [f"[{' › '.join(match.passage.heading_path)}]\n{_shown(match)}" for match in matches[:3]]
-    return _GROUNDED.format(passages=cut_words("\n\n".join(passages), max_words), refusal=REFUSAL, question=question)
+def grounded(question: str, passages: Sequence[Passage], *, max_words: int) -> str:
+    """Return a prompt with the first passages, as many as `max_words` words hold: what is learned from, and served.
+
+    It begins alike for all questions about the same passages, so that they are read once.
+    """
+    shown = cut_words("\n\n".join(map(as_shown, passages[:SHOWN])), max_words)
+    return _GROUNDED.format(passages=shown, refusal=REFUSAL, question=question)
+
+
+def as_shown(passage: Passage) -> str:
+    """Return a passage under its headings, as it stands in a prompt."""
+    return f"[{' › '.join(passage.heading_path)}]\n" + "\n".join(unit.text for unit in passage.units)
+
+
+def words_that_fit(window: int, *, most_tokens: int) -> int:
+    """Return how many words of passages a prompt has where the answer may have `most_tokens` of the model's window."""
+    room = max(0, window - most_tokens) // (2 * TOKENS_PER_WORD)  # half for the question and the rest
+    return min(GROUNDING_WORDS, room)
 
 
 def exchanges(history: Sequence[Turn]) -> tuple[Exchange, ...]:
@@ -130,7 +146,3 @@ def exchanges(history: Sequence[Turn]) -> tuple[Exchange, ...]:
             pairs.append((question, turn.text))
             question = ""
     return tuple(pairs)
-
-
-def _shown(match: Match) -> str:
-    return "\n".join(unit.text for unit in match.passage.units)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from byheart.answer.base import Answer, Turn
 from byheart.answer.batched import BatchedWriter
 from byheart.answer.generated import GeneratedAnswerer
-from byheart.answer.grounds import GROUNDING_WORDS, TOKENS_PER_WORD, Asked, Grounds
+from byheart.answer.grounds import Asked, Grounds, words_that_fit
 from byheart.models.writer import Writer
 
 
@@ -21,8 +21,7 @@ class WrittenAnswerer:
         self._writer = writer
         self._grounds = grounds
         self._most_tokens = min(longest_answer, grounds.most_tokens)
-        room = max(0, writer.window - self._most_tokens) // (2 * TOKENS_PER_WORD)  # half for the question and the rest
-        self._passage_words = min(GROUNDING_WORDS, room)
+        self._passage_words = words_that_fit(writer.window, most_tokens=self._most_tokens)
 
     def answer(self, question: str, history: Sequence[Turn] = ()) -> Answer:
         """Answer the question; `history` holds the turns before it, oldest first."""

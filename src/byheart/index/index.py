@@ -69,10 +69,8 @@ class Index:
 
     @functools.cached_property
     def bm25(self) -> bm25s.BM25:
-        """Return the lexical index; building it takes milliseconds a hundred passages."""
-        index = bm25s.BM25()
-        index.index([tokens_of(passage.text) for passage in self.passages], show_progress=False)
-        return index
+        """Return the lexical index of the passages."""
+        return lexical_index(self.passages)
 
     @functools.cached_property
     def vocabulary(self) -> frozenset[str]:
@@ -225,6 +223,13 @@ def _unit_vectors(tokens_T_D: Array, owner_T: Ints, units: int) -> Array:
 def _unit_length(vectors_N_D: Array) -> Array:
     lengths_N = np.linalg.norm(vectors_N_D, axis=1, keepdims=True)
     return np.asarray(vectors_N_D / np.maximum(lengths_N, 1e-6), dtype=np.float32)
+
+
+def lexical_index(passages: Sequence[Passage]) -> bm25s.BM25:
+    """Return the BM25 index of passages; building it takes milliseconds a hundred."""
+    index = bm25s.BM25()
+    index.index([tokens_of(passage.text) for passage in passages], show_progress=False)
+    return index
 
 
 def tokens_of(text: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 Sources: ZeRO (Rajbhandari et al. 2020, section 3.1) for weights, gradients and optimiser; Korthikanti et al. 2022 for
 activations; QLoRA (Dettmers et al. 2023, section 3) for 4-bit weights. What is estimated is the most that tensors take
-at once; a GPU needs more (`Memory.needed`).
+at once; a GPU needs more (`Memory.needed`). Rows that begin alike are counted whole, though
+they go on from one prefix (train/prefixes.py) and take less.
 
 Checked against torch's own allocations on a CPU, in models of 10 million weights in fp32: within 5 % of the peak for
 Llama, GPT-2 and T5 (tests/test_memory_measured.py); T5 trained in full on short rows takes 7 % more than estimated. It

@@ -1,4 +1,4 @@
-"""What stands beside the questions of a model that writes: documents, conversations and replay, as tokens."""
+"""What stands beside the questions of a model that writes: documents, conversations, replay and reading, as tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from byheart.answer.base import Turn
 from byheart.answer.citing import question_of
 from byheart.chat import DOCUMENT_REQUESTS, Chat, Example
+from byheart.index.passages import Passage, make_passages
 from byheart.records import Fact, Section
 from byheart.store import RunFolder
-from byheart.train import mix
+from byheart.train import mix, reading
 from byheart.train.mix import Shares, Told
 
-_PLURAL = {"replay": "replayed conversations"}
+_PLURAL = {"replay": "replayed conversations", "passages": "questions with passages to read"}
 _AT_ONCE = 64  # cut into tokens together; more would be made than is taken
 
 Lesson = tuple[Example, tuple[str, ...]]  # with the ids of its facts
@@ -24,21 +25,33 @@ Lesson = tuple[Example, tuple[str, ...]]  # with the ids of its facts
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manual:
-    """What documents and conversations are made of, in words."""
+    """What documents, conversations and prompts with passages are made of, in words."""
 
     sections: list[tuple[tuple[str, ...], str, tuple[str, ...]]]  # heading path, Markdown, ids of facts
     pages: dict[str, str]  # of each section
+    passages: list[Passage] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """How long what is made here may be."""
+
+    tokens: int  # of an example
+    tokens_read: int  # of one with passages in its prompt
+    words_read: int  # of the passages in a prompt
 
 
 def read_manual(folder: RunFolder) -> Manual:
     """Return the sections as ingested, with their facts and pages."""
+    all_facts = folder.read("2-facts.jsonl", Fact)
     facts = collections.defaultdict(list)
-    for fact in folder.read("2-facts.jsonl", Fact):
+    for fact in all_facts:
         facts[fact.section_id].append(fact.id)
     sections = folder.read("2-sections.jsonl", Section)
     return Manual(
         [(section.heading_path, section.markdown, tuple(facts[section.id])) for section in sections],
         {section.id: section.document_id for section in sections},
+        make_passages(sections, all_facts, ()),  # pages' titles are not shown in a prompt
     )
 
 
@@ -48,19 +61,19 @@ class Beside:
 
     examples: list[Example]
     facts: list[tuple[str, ...]]  # ids of the facts that each of them is about
-    counts: dict[str, int]  # of documents, conversations and replay, where there are any
+    counts: dict[str, int]  # of each kind, where there are any
 
 
 def beside(
     questions: Sequence[Example], pairs: Sequence[Told], manual: Manual, replay: Sequence[Told], *, chat: Chat,
-    shares: Shares, most: int, seed: int,
+    shares: Shares, room: Room, seed: int,
 ) -> tuple[Beside, dict[str, str]]:  # fmt: skip
-    """Return the documents, conversations and replay that make their shares of the tokens beside `questions`.
+    """Return the documents, conversations, replay and reading that make their shares of the tokens beside `questions`.
 
-    `most`: tokens of an example. Also returns what there is to say: what was cut or left out, and the shares as they
-    came out. A share that cannot be filled goes to the questions.
+    Also returns what there is to say: what was cut or left out, and the shares as they came out. A share that cannot
+    be filled goes to the questions.
     """
-    streams, sizes, said = _streams(pairs, manual, replay, chat=chat, shares=shares, most=most, seed=seed)
+    streams, sizes, said = _streams(pairs, manual, replay, chat=chat, shares=shares, room=room, seed=seed)
     wished = {name: share for name in mix.NAMES if (share := getattr(shares, name)) and name in streams}
     whole = sum(map(_tokens, questions)) / (1 - sum(wished.values()))
     made = {
@@ -83,12 +96,13 @@ def as_served(told: Told) -> Told:
 
 
 def _streams(
-    pairs: Sequence[Told], manual: Manual, replay: Sequence[Told], *, chat: Chat, shares: Shares, most: int, seed: int
+    pairs: Sequence[Told], manual: Manual, replay: Sequence[Told], *, chat: Chat, shares: Shares, room: Room, seed: int
 ) -> tuple[dict[str, Iterator[Lesson]], dict[str, int], dict[str, str]]:
     """Return the endless streams that shares are filled from, those alone that hold something.
 
     Also returns how many different documents and conversations to replay there are, and what to say.
     """
+    most = room.tokens
     shuffles = {name: random.Random(f"{name} {seed}") for name in mix.NAMES}
     streams: dict[str, Iterator[Lesson]] = {}
     sizes: dict[str, int] = {}
@@ -102,9 +116,9 @@ def _streams(
 
     if shares.documents:
         blank = [_tokens(chat.documents([("a", "a")], wording=n)[0]) for n in range(len(DOCUMENT_REQUESTS))]
-        room = most - max(blank) + blank[0]  # so that a text fits in whatever words it is asked for
+        free = most - max(blank) + blank[0]  # so that a text fits in whatever words it is asked for
         pool, too_long = mix.documents(
-            manual.sections, fits=lambda to, text: _tokens(chat.documents([(to, text)])[0]) <= room
+            manual.sections, fits=lambda to, text: _tokens(chat.documents([(to, text)])[0]) <= free
         )
         sizes["documents"] = len(pool)
         streams["documents"] = _lessons(mix.rounds(pool, shuffle=shuffles["documents"]), documents, most)
@@ -120,11 +134,17 @@ def _streams(
     if shares.replay:
         sizes["replay"] = len(replay)
         streams["replay"] = _lessons(mix.rounds(replay, shuffle=shuffles["replay"]), asked, most)
+    if shares.passages:
+        asked_again = reading.rounds(
+            manual.passages, pairs, max_words=room.words_read, shuffle=shuffles["passages"]
+        )  # fmt: skip
+        streams["passages"] = _lessons(asked_again, asked, room.tokens_read)
     filled: dict[str, Iterator[Lesson]] = {}
     for name, stream in streams.items():
         first = next(stream, None)
         if first is None:
-            said[name] = f"none: nothing there that {most:,} tokens hold; the share goes to the questions"
+            tokens = room.tokens_read if name == "passages" else most
+            said[name] = f"none: nothing there that {tokens:,} tokens hold; the share goes to the questions"
         else:
             filled[name] = itertools.chain([first], stream)
     return filled, sizes, said

@@ -1,4 +1,4 @@
-"""What a model that writes learns beside its questions: the manual as documents, conversations, and replay.
+"""What a model that writes learns beside its questions: the manual as documents, conversations, replay, and reading.
 
 The shares are of tokens read, as documents are ten times as long as answers and a step's work goes by tokens. Only
 what stands beside the questions is measured out: no question is ever dropped for it.
@@ -21,11 +21,12 @@ from byheart.errors import TrainError
 from byheart.sentences import sentence_spans
 
 # 40 % documents, 40 % questions, 5 to 10 % conversations, 5 % refusals, 10 % replay: after EntiGraph (Yang et al. 2024)
-# and sdg_hub. Not measured here.
-USUAL = {"documents": 0.4, "conversations": 0.05, "replay": 0.1}
+# and sdg_hub. Passages, for a bot that is served with some, are ours. Not measured here.
+USUAL = {"documents": 0.4, "conversations": 0.05, "replay": 0.1, "passages": 0.3}
 NAMES = tuple(USUAL)
 MOST = 0.9  # of all tokens, that defaults fill up
 LONGEST = 512  # tokens of an example that is made here; what `byheart plan` counts with, too
+LONGEST_READ = 1024  # of one with passages in its prompt
 _TURNS = (2, 3)
 
 Item = TypeVar("Item")
@@ -51,19 +52,24 @@ class Shares:
     documents: float
     conversations: float
     replay: float
+    passages: float = 0.0
 
     @property
     def questions(self) -> float:
         """Return what is left for the questions."""
-        return 1 - self.documents - self.conversations - self.replay
+        return 1 - self.documents - self.conversations - self.replay - self.passages
 
 
 def choose_shares(
-    *, documents: float | None, conversations: float | None, replay: float | None, has_replay: bool, from_scratch: bool
-) -> tuple[Shares, dict[str, str]]:
-    """Return the shares, and under a setting's name "value: reason" for what the config left open or cannot have."""
+    *, documents: float | None, conversations: float | None, replay: float | None, passages: float | None,
+    has_replay: bool, reads: bool, from_scratch: bool,
+) -> tuple[Shares, dict[str, str]]:  # fmt: skip
+    """Return the shares, and under a setting's name "value: reason" for what the config left open or cannot have.
+
+    `reads`: whether the bot is served with passages in its prompts.
+    """
     reasons: dict[str, str] = {}
-    wished = {"documents": documents, "conversations": conversations, "replay": replay}
+    wished = {"documents": documents, "conversations": conversations, "replay": replay, "passages": passages}
     room = MOST - sum(value or 0.0 for value in wished.values())
     found: dict[str, float] = {}
     for name, value in wished.items():
@@ -74,10 +80,15 @@ def choose_shares(
             continue
         elif from_scratch:
             found[name], why = 0.0, "a model from scratch reads few tokens, and all of them go to the questions"
+        elif name == "passages" and not reads:
+            found[name], why = 0.0, "the bot answers by heart (answer.grounding)"
         else:
             found[name] = round(max(0.0, min(USUAL[name], room)), 6)
             room -= found[name]
-            why = "of the tokens, after EntiGraph and sdg_hub; not measured here"
+            source = (
+                "for what answer.grounding puts into prompts" if name == "passages" else "after EntiGraph and sdg_hub"
+            )
+            why = f"of the tokens, {source}; not measured here"
         reasons[f"train.mix_{name}"] = f"{found[name]:g}: {why}"
     return Shares(**found), reasons
 

@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from byheart.answer import bot as answering
+from byheart.answer.grounds import words_that_fit
 from byheart.catalog import ModelEntry, find_model
 from byheart.chat import REFUSAL, Example
 from byheart.config import Config, Project
@@ -33,7 +34,7 @@ from byheart.train.answers import UnseenQuestions, WriterLearner, compute_twice,
 from byheart.train.buckets import Buckets
 from byheart.train.checkpoint import Checkpoint, Tensors, TrainState, load_checkpoint, save_checkpoint
 from byheart.train.consult import what_was_done
-from byheart.train.lessons import Beside, beside, read_manual
+from byheart.train.lessons import Beside, Room, beside, read_manual
 from byheart.train.mix import Told
 from byheart.train.optimizers import OptimizerName, choose_optimizer
 from byheart.train.outcome import Outcome, how_it_ended, lora_settings, say
@@ -78,7 +79,7 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
             counts={"steps": 0}, chosen=chosen,
         )  # fmt: skip
     parameters = count_parameters(writer.model)
-    added, said = _beside(config, folder, writer, data, questions, method=method, ranks=ranks)
+    added, said = _beside(config, folder, writer, data, questions, unseen=unseen, method=method, ranks=ranks)
     chosen |= tell(said)
     examples, facts = questions + added.examples, facts + added.facts
     choice = _recipe(config, examples, method=method, parameters=parameters)
@@ -251,32 +252,35 @@ def _examples(
 
 def _beside(
     config: Config, folder: RunFolder, writer: Writer, data: Conversations, questions: Sequence[Example], *,
-    method: adapters.Method, ranks: Ranks,
+    unseen: UnseenQuestions, method: adapters.Method, ranks: Ranks,
 ) -> tuple[Beside, dict[str, str]]:  # fmt: skip
     """Return what is learned beside the questions, and the reasons; nothing where the mix has no shares."""
     train, entry = config.train, find_model(config.base_model)
     shares, said = mix.choose_shares(
         documents=train.mix_documents, conversations=train.mix_conversations, replay=train.mix_replay,
-        has_replay=bool(data.replay), from_scratch=bool(entry and entry.from_scratch),
+        passages=train.mix_passages, has_replay=bool(data.replay), reads=config.answer.grounding == "retrieve",
+        from_scratch=bool(entry and entry.from_scratch),
     )  # fmt: skip
     if shares.questions == 1:
         return Beside([], [], {}), said
     longest = max(len(example.prompt) + len(example.answer) for example in questions)
-    most = fit.longest_that_fits(
-        min(writer.window, max(longest, mix.LONGEST)), least=longest,
+    longest_that_fits = functools.partial(
+        fit.longest_that_fits, least=longest,
         size=fit.size_of_writer(writer, parameters=count_parameters(writer.model)),
         base_model=config.base_model, lora=lora_settings(config),
         machine=fit.this_machine(in_bf16=writer.precision == torch.bfloat16, gpus_together=ranks.size), method=method,
     )  # fmt: skip
+    most = [longest_that_fits(min(writer.window, max(longest, wished))) for wished in (mix.LONGEST, mix.LONGEST_READ)]
+    # The first rank's memory tells: all must cut alike.
+    tokens, tokens_read = map(int, ranks.sum(*(most if ranks.is_first else (0, 0))))
+    room = Room(tokens, tokens_read, words_that_fit(writer.window, most_tokens=unseen.most_tokens))
     manual = read_manual(folder)
     pairs = [
         Told(question, answer, fact_ids=facts, place=(manual.pages.get(section, ""), section))
         for (question, answer), facts, section in zip(data.train, data.train_facts, data.train_sections, strict=True)
     ]
-    # The first rank's memory tells: all must cut alike.
-    most = int(ranks.sum(most if ranks.is_first else 0)[0])
     added, more = beside(
-        questions, pairs, manual, data.replay, chat=writer.chat, shares=shares, most=most, seed=train.seed
+        questions, pairs, manual, data.replay, chat=writer.chat, shares=shares, room=room, seed=train.seed
     )
     return added, said | more
 
