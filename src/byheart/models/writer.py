@@ -258,7 +258,9 @@ def load_writer(
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ModelError(explain_load_failure(source, fault)) from fault
-    if not four_bit:
+    if four_bit:
+        _keep_differentiable(model)
+    else:
         model = model.to(device)
     return wrap(model, tokenizer, base_model=base_model, family=family, precision=dtype)
 
@@ -351,6 +353,17 @@ def _head_is_plain(writer: Writer) -> bool:
 def _are_close(found: torch.Tensor, expected: torch.Tensor, precision: torch.dtype) -> bool:
     tolerance = 1e-4 if precision == torch.float32 else 0.05
     return bool((found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
+
+
+def _keep_differentiable(model: torch.nn.Module) -> None:
+    """Keep layers of 4 bits as they can be trained through.
+
+    On a CPU with bf16 instructions bitsandbytes 0.50 rearranges them the first time that they are asked without
+    gradients, for a kernel that has none: what is validated first would learn nothing right after.
+    """
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
 
 
 def _four_bit(dtype: torch.dtype) -> Any:
