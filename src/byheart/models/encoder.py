@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from byheart.catalog import STARTER
 from byheart.errors import ModelError
+from byheart.models.attention import attend_in_fp32
 from byheart.models.hub import explain_load_failure, model_source, peft_warnings_off, quiet
 from byheart.models.precision import choose_precision
 
@@ -197,8 +198,10 @@ def load_encoder(
             model = _merged(model, adapter, adapter_scale)
     except (OSError, ValueError, KeyError, SafetensorError) as fault:
         raise ModelError(explain_load_failure(source, fault)) from fault
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Encoder(model.to(device), tokenizer, precision=dtype)
+    model = model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype != torch.float32:
+        attend_in_fp32(model)
+    return Encoder(model, tokenizer, precision=dtype)
 
 
 def _merged(model: Any, adapter: Path, scale: float) -> Any:

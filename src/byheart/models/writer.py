@@ -32,6 +32,7 @@ from transformers.models.bloom.modeling_bloom import BloomGelu
 from byheart.catalog import find_model
 from byheart.chat import Chat, Example, Exchange, bind
 from byheart.errors import MissingExtraError, ModelError
+from byheart.models.attention import attend_in_fp32
 from byheart.models.hub import explain_load_failure, model_source, quiet
 from byheart.models.precision import choose_precision
 
@@ -274,6 +275,8 @@ def wrap(model: Any, tokenizer: Any, *, base_model: str, family: WritingFamily, 
             "belong together. Use the tokenizer that the model was saved with."
         )
     fuse_activations(model)
+    if precision != torch.float32:
+        attend_in_fp32(model)
     chat, reason = bind(tokenizer, find_model(base_model), encoder_decoder=family == "seq2seq")
     reasons = {"chat form": reason, "pad token": chat.pad_reason}
     writer = Writer(model.eval(), chat, precision=precision, reasons=reasons)
