@@ -15,8 +15,8 @@ from byheart.errors import MissingExtraError
 from byheart.memory.choose import GB, Machine
 from byheart.memory.size import Size, size_of
 from byheart.models.adapters import LoraSettings
-from byheart.train import fit
-from byheart.train.optimizers import choose_optimizer, make_optimizer
+from byheart.train import fit, optimizers
+from byheart.train.optimizers import MixedAdamW, choose_optimizer, gradients_of, make_optimizer
 
 LORA = LoraSettings(targets="all-linear", rank=32, alpha=64, dropout=0.0)
 EXAMPLES = [Example((1,) * 1500, (2,) * 500), Example((1,) * 10, (2,) * 5)]
@@ -54,7 +54,9 @@ def test_moments_of_8_bits_are_estimated_as_such() -> None:
         )
     ]
     needed = [float(reason.split(" GB")[0].rpartition(" ")[2]) for reason in reasons]
-    assert needed[0] - needed[1] == pytest.approx(7.24 * 6 * 1.05, abs=1.5)  # 2 bytes a weight instead of 8
+    assert needed[0] - needed[1] == pytest.approx(
+        7.24 * 4 * 1.05, abs=1.5
+    )  # 2 bytes a weight, not 8; 4 of gradients, not 2
 
 
 def test_what_the_config_says_about_checkpointing_is_done_and_an_unknown_architecture_is_said() -> None:
@@ -98,3 +100,38 @@ def test_a_missing_bitsandbytes_is_said_with_the_way_to_get_it(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match="qlora"):
         make_optimizer("adamw-8bit", [torch.zeros(1)], learning_rate=0.1, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_a_bf16_model_move_as_adamw_moves_them(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(optimizers._PIECE, "cpu", 50)  # weights in several pieces, and several weights in one
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in ((3, 4), (17, 9), (5,), (2, 2), (7,))]
+    mixed, plain = ([weight.clone().requires_grad_() for weight in start] for _ in range(2))
+    computed = [weight.detach().to(dtype).requires_grad_() for weight in start]
+    ours = MixedAdamW(mixed, computed, learning_rate=0.1, weight_decay=0.02)
+    theirs = torch.optim.AdamW(plain, lr=0.1, weight_decay=0.02, fused=True)
+    for step in range(5):
+        for number, (copy, weight) in enumerate(zip(computed, plain, strict=True)):
+            copy.grad = torch.randn(weight.shape).to(dtype) if number != 3 or step > 2 else None
+            weight.grad = None if copy.grad is None else copy.grad.float()
+        assert len(gradients_of(ours)) == len(gradients_of(theirs)) == (5 if step > 2 else 4)
+        ours.step()
+        theirs.step()
+        ours.zero_grad()
+        assert gradients_of(ours) == []
+    for found, expected in zip(mixed, plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+    assert ours.state_dict()["state"].keys() == theirs.state_dict()["state"].keys()
+    again = MixedAdamW(mixed, computed, learning_rate=0.1, weight_decay=0.02)
+    again.load_state_dict(theirs.state_dict())
+    assert float(again.state[mixed[0]]["step"]) == 5
+    torch.testing.assert_close(again.state[mixed[1]]["exp_avg"], ours.state[mixed[1]]["exp_avg"])
+
+
+def test_a_cpu_computes_no_more_tokens_together_than_pay() -> None:
+    short, long = Example((1,) * 60, (1,) * 40), Example((1,) * 900, (1,) * 700)
+    assert fit.rows_at_once(16, [short] * 16, on_cpu=True) == 11
+    assert fit.rows_at_once(8, [short] * 16, on_cpu=True) == 8
+    assert fit.rows_at_once(16, [short, long], on_cpu=True) == 1
+    assert fit.rows_at_once(16, [short, long], on_cpu=False) == 16

@@ -178,6 +178,7 @@ def test_parts_are_chosen_so_that_the_fewest_tokens_are_computed() -> None:
     assert rest == ([0, 2, 4], 0)  # 45 saved are not worth a pass
     assert parts_of(mixed, most=8, a_pass=math.inf) == [([0, 1, 2, 3, 4, 5], 0)]
     assert parts_of(mixed, most=2, a_pass=math.inf) == [([0, 1], 0), ([2, 3], 0), ([4, 5], 0)]
+    assert parts_of(mixed, most=8, a_pass=math.inf, most_alone=4) == [([0, 1, 2, 3], 0), ([4, 5], 0)]
     assert max(len(places) for places, _ in parts_of(batch_of(9), most=4, a_pass=32)) == 4
     assert parts_of(batch_of(4, prefix=SHARED - 1), most=8, a_pass=1) == [([0, 1, 2, 3], 0)]
     assert parts_of([Example((5,) * 60, (1,))] * 2, most=8, a_pass=32) == [([0, 1], 59)]  # the last one stays

@@ -100,12 +100,11 @@ def gpus_needed(size: Size, work: Work, machine: Machine, method: MethodName, *,
     return None
 
 
-def formats_for(size: Size, machine: Machine, *, gpus: int = 1) -> Formats:
+def formats_for(size: Size, machine: Machine) -> Formats:
     """Return the formats that byheart trains in on such a machine."""
     if not machine.in_bf16:
         return estimate.IN_FP32
-    writing = estimate.SHARDED_BF16 if gpus > 1 else estimate.IN_BF16
-    formats = estimate.AUTOCAST_ENCODER if size.is_encoder else writing
+    formats = estimate.AUTOCAST_ENCODER if size.is_encoder else estimate.IN_BF16
     return formats if machine.gpus else dataclasses.replace(formats, fused_norms_in_fp32=False)
 
 
@@ -120,9 +119,9 @@ def _inference(size: Size, work: Work, machine: Machine) -> Option:
 def _training(
     size: Size, work: Work, machine: Machine, method: MethodName, *, gpus: int, checkpointing: bool
 ) -> Option:
-    formats = formats_for(size, machine, gpus=gpus)
-    if work.eight_bit_moments:
-        formats = dataclasses.replace(formats, states=estimate.EIGHT_BIT_STATES)
+    formats = formats_for(size, machine)
+    if work.eight_bit_moments:  # such an optimiser takes gradients in the format of the weights that it moves
+        formats = dataclasses.replace(formats, states=estimate.EIGHT_BIT_STATES, gradients=estimate.FP32)
     if method == "full":
         trained = size.parameters
         memory = estimate.full_training(size, work.batch, formats, checkpointing=checkpointing, gpus=gpus)

@@ -27,6 +27,7 @@ EIGHT_BIT_STATES = 2 * (1 + 4 / 256)
 # Both are assumptions to stay safe with, not measurements: bench/bench_memory.py prints what is reserved beside them.
 GPU_CONTEXT = 600_000_000
 FRAGMENTATION = 0.05
+LOGIT_BLOCK = 2**22  # logits that are in fp32 at once: cross_entropy's most
 GATHERED_BLOCKS = 2  # sharded weights are gathered a block at a time, and the next one's meanwhile
 
 
@@ -37,11 +38,11 @@ class Batch:
     rows: int
     tokens: int  # a row: question and answer together; of an encoder-decoder, what its encoder reads
     learned: int  # tokens a row that the loss falls on: the answer
-    logits_at_once: int = 2**24  # cross_entropy.CHUNK_LOGITS, which this module must not import: it needs torch
+    logit_bytes: int = 2**26  # cross_entropy.CHUNK_BYTES, which this module must not import: it needs torch
 
-    def logit_rows(self, vocabulary: int) -> int:
-        """Return how many tokens' logits exist together."""
-        return min(self.rows * self.learned, max(1, self.logits_at_once // vocabulary))
+    def logit_rows(self, vocabulary: int, computed: int) -> int:
+        """Return how many tokens' logits exist together, in a format of so many bytes."""
+        return min(self.rows * self.learned, max(1, self.logit_bytes // (vocabulary * computed)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Formats:
     weights: float  # as the model computes with them
     computed: int  # activations; autocast computes in another format than fp32 weights have
     master: int = 0  # of a trained weight's copy in fp32, where the model computes with a bf16 one
-    gradients: int = FP32
+    gradients: int = FP32  # of all weights; those of adapters are in fp32
     states: float = 2 * FP32  # of the optimiser
     fused_norms_in_fp32: bool = False  # autocast on a GPU computes layer norms in fp32
 
@@ -71,10 +72,9 @@ class Formats:
 
 
 IN_FP32 = Formats(weights=FP32, computed=FP32)
-# Frozen weights in bf16 and adapters in fp32; or trained weights in bf16 with an fp32 copy (Micikevicius et al. 2018).
-IN_BF16 = Formats(weights=BF16, computed=BF16, master=FP32, fused_norms_in_fp32=True)
-# As DeepSpeed and FSDP do it: gradients in bf16. 2 + 2 + 12 bytes a weight (ZeRO, section 3.1).
-SHARDED_BF16 = dataclasses.replace(IN_BF16, gradients=BF16)
+# Frozen weights in bf16 and adapters in fp32; or trained weights and their gradients in bf16 with an fp32 copy of the
+# weights (Micikevicius et al. 2018): 2 + 2 + 12 bytes a weight (ZeRO, section 3.1).
+IN_BF16 = Formats(weights=BF16, computed=BF16, master=FP32, gradients=BF16, fused_norms_in_fp32=True)
 AUTOCAST_ENCODER = Formats(weights=FP32, computed=BF16, fused_norms_in_fp32=True)
 
 
@@ -202,16 +202,18 @@ def _step(
 def _output_layer(size: Size, batch: Batch, formats: Formats, *, trained: bool) -> float:
     """Return the bytes of the logits, some rows at a time, and of the gradients that come of them.
 
-    train/cross_entropy.py: logits as computed, in fp32, and their gradient as computed; the states' gradients; and
-    where the output layer is trained its gradient, summed up in fp32, and in another format once more as computed.
+    train/cross_entropy.py: logits, which turn into their gradient block by block; the states' gradients; and where the
+    output layer is trained its gradient, which is summed up in fp32 where there are several chunks of rows.
     """
     if size.is_encoder:
         return 0.0
     computed = formats.computed
-    a_logit = FP32 + 2 * computed if formats.casts else 2 * FP32
-    states = batch.rows * batch.learned * size.hidden * 2 * computed
-    table = size.vocabulary * size.hidden * (FP32 + (computed if formats.casts else 0)) if trained else 0
-    return batch.logit_rows(size.vocabulary) * size.vocabulary * a_logit + states + table
+    learned, rows = batch.rows * batch.learned, batch.logit_rows(size.vocabulary, computed)
+    a_block = (2 if formats.casts else 1) * FP32 * min(rows * size.vocabulary, LOGIT_BLOCK)
+    logits = rows * size.vocabulary * computed + a_block
+    states = learned * size.hidden * 2 * computed
+    table = (computed if rows == learned or not formats.casts else FP32 + computed) if trained else 0
+    return logits + states + table * size.vocabulary * size.hidden
 
 
 def kept_per_token(

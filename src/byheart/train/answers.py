@@ -18,6 +18,7 @@ from byheart.models.writer import Rows, Writer, can_share
 from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
+from byheart.train.fit import rows_at_once
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
 from byheart.train.prefixes import A_PASS, Part, parts_of
@@ -60,7 +61,7 @@ class WriterLearner:
         self._can_share = can_share(writer)
         self._computed = adapters.trainable(writer)
         self._weights: dict[str, torch.Tensor] = {
-            name: weight if weight.dtype == torch.float32 else weight.detach().float().clone()
+            name: weight if weight.dtype == torch.float32 else weight.detach().float().contiguous()
             for name, weight in self._computed.items()
         }
 
@@ -72,8 +73,9 @@ class WriterLearner:
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Return the optimizer that was chosen."""
         return make_optimizer(
-            self._optimizer, self._weights.values(), learning_rate=learning_rate, weight_decay=weight_decay
-        )
+            self._optimizer, self._weights.values(), learning_rate=learning_rate, weight_decay=weight_decay,
+            computed=self._computed.values(),
+        )  # fmt: skip
 
     def learn(self, step: int) -> float | None:
         """Give the weights the gradients of a step's batch, and return its questions' loss (see `loss_of_questions`).
@@ -91,7 +93,7 @@ class WriterLearner:
                 if not _is_out_of_memory(fault):
                     raise
                 self._clear()
-                self._need_less(len(batch), fault)
+                self._need_less(batch, fault)
                 torch.set_rng_state(random_state)
                 continue
             if not math.isfinite(loss):
@@ -139,17 +141,18 @@ class WriterLearner:
             total += value
             for place, mean in zip(places, means_of(losses_N, examples), strict=True):
                 each[place] = mean
-        for name, computed in self._computed.items():
-            weight = self._weights[name]
-            if computed is not weight and computed.grad is not None:
-                weight.grad, computed.grad = computed.grad.float(), None
+        if self._optimizer != "adamw":  # moments of 8 bits want gradients at the weights
+            for name, computed in self._computed.items():
+                weight = self._weights[name]
+                if computed is not weight and computed.grad is not None:
+                    weight.grad, computed.grad = computed.grad.float(), None
         return total, each
 
     def _parts(self, batch: Sequence[Example]) -> list[Part]:
         """Return what is computed together. Where layers are computed twice, there are no keys to go on from."""
         shares = self._can_share and not self._writer.base.is_activation_checkpointing
         a_pass = A_PASS.get(self._writer.device.type, max(A_PASS.values())) if shares else math.inf
-        return parts_of(batch, most=self.micro_batch, a_pass=a_pass)
+        return parts_of(batch, most=self.micro_batch, a_pass=a_pass, most_alone=self._at_once(batch))
 
     def _recall(self) -> float | None:
         if not self._unseen.asked:
@@ -164,16 +167,19 @@ class WriterLearner:
         for weight in (*self._computed.values(), *self._weights.values()):
             weight.grad = None
 
-    def _need_less(self, batch_size: int, fault: BaseException) -> None:
+    def _at_once(self, batch: Sequence[Example]) -> int:
+        return rows_at_once(self.micro_batch, batch, on_cpu=self._writer.device.type == "cpu")
+
+    def _need_less(self, batch: Sequence[Example], fault: BaseException) -> None:
         """Make the next try fit, and say how. Raises TrainError where nothing is left to try."""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         base = self._writer.base
-        now = min(self.micro_batch, batch_size)
+        now = min(self._at_once(batch), len(batch))
         if now > 1:
             self.micro_batch = now // 2
-            said = f"{self.micro_batch} examples at once instead of {now}; a step still learns from {batch_size}"
+            said = f"{self.micro_batch} examples at once instead of {now}; a step still learns from {len(batch)}"
         elif not base.is_activation_checkpointing:
             compute_twice(self._writer)
             said = "layers are computed a second time for their gradients (gradient checkpointing)"

@@ -2,6 +2,7 @@
 
 A vocabulary of 150,000 makes the logits of one long batch larger than the model; so each chunk's logits live only until
 its gradients are known, as in Liger's fused linear cross-entropy (Hsu et al. 2024), here in plain torch for any device.
+A chunk's logits turn into their gradients in place, on a CPU a block of rows at a time, which does not leave its cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 import torch
 
-CHUNK_LOGITS = 2**24  # 64 MB in fp32
+CHUNK_BYTES = 2**26  # of logits, in the format of the output layer
+_BLOCK_LOGITS = {"cpu": 2**18}  # 1 MB in fp32
+_BLOCK_LOGITS_ELSEWHERE = 2**22
 ALIGNED = 64  # numbers; whole cache lines in every format. With GPT-2's 50,257 a row, products took a quarter longer
 
 
@@ -33,7 +36,7 @@ def judge(
     total = 0.0
     right = []
     for states, targets in zip(*_chunks(states_N_D, targets_N, weight_V_D), strict=True):
-        logits = _logits(states, weight_V_D, bias_V)
+        logits = _logits(states, weight_V_D, bias_V).float()
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         right.append(logits.argmax(-1) == targets)
     return total, torch.cat(right)
@@ -48,20 +51,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
         losses = []
         to_states = []
-        # Sums over chunks are kept in fp32: in bf16 a small summand would vanish in a large sum.
         to_weight = None
         to_bias = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         for states, targets in zip(*_chunks(states_N_D, targets_N, weight_V_D), strict=True):
             slope = _logits(states, weight_V_D, bias_V)
-            slope -= slope.amax(-1, keepdim=True)
-            at_target = slope.gather(-1, targets[:, None])
-            spread = slope.exp_().sum(-1, keepdim=True)
-            losses.append((spread.log() - at_target).squeeze(-1))
-            slope /= spread  # the probabilities; less 1 at the target, they are the gradient
-            slope[torch.arange(len(targets), device=slope.device), targets] -= 1
+            losses.append(_turned_into_slopes(slope, targets))
             if to_bias is not None:
-                to_bias += slope.sum(0)
-            slope = slope.to(weight_V_D.dtype)
+                to_bias += slope.sum(0, dtype=torch.float32)
             if wants_states:
                 to_states.append((slope @ weight_V_D).to(states_N_D.dtype))
             if wants_weight:
@@ -83,24 +79,40 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return tuple(None if gradient is None else gradient.mul_(slopes[0]) for gradient in gradients)
 
 
-def _logits(states: torch.Tensor, weight_V_D: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
-    """Return the logits in fp32. Their rows start on cache lines, for the sake of the products that read them again."""
+def _turned_into_slopes(logits_N_V: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Turn logits into the gradient of their loss, in place, and return losses_N; computed in fp32."""
+    rows = max(1, _BLOCK_LOGITS.get(logits_N_V.device.type, _BLOCK_LOGITS_ELSEWHERE) // logits_N_V.shape[1])
+    losses = []
+    for logits, targets in zip(torch.split(logits_N_V, rows), torch.split(targets_N, rows), strict=True):
+        slope = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+        losses.append(-slope.gather(-1, targets[:, None]).squeeze(-1))
+        slope.exp_()  # the probabilities; less 1 at the target, they are the gradient
+        slope[torch.arange(len(targets), device=slope.device), targets] -= 1
+        logits.copy_(slope)
+    return torch.cat(losses)
+
+
+def _logits(states_N_D: torch.Tensor, weight_V_D: torch.Tensor, bias_V: torch.Tensor | None) -> torch.Tensor:
+    """Return the logits. Their rows start on cache lines, for the sake of the products that read them again."""
     vocabulary = weight_V_D.shape[0]
-    room = weight_V_D.new_empty(len(states), math.ceil(vocabulary / ALIGNED) * ALIGNED)
-    logits = torch.mm(states.to(weight_V_D.dtype), weight_V_D.T, out=room[:, :vocabulary])
-    return (logits if bias_V is None else logits.add_(bias_V)).float()
+    room = weight_V_D.new_empty(len(states_N_D), math.ceil(vocabulary / ALIGNED) * ALIGNED)
+    logits = torch.mm(states_N_D.to(weight_V_D.dtype), weight_V_D.T, out=room[:, :vocabulary])
+    return logits if bias_V is None else logits.add_(bias_V)
 
 
 def _with_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return the sum with one more product: in fp32, as in bf16 a small summand would vanish in a large sum."""
     if total is None:
-        return (left @ right).float()
-    if total.dtype == left.dtype:
+        return left @ right
+    if total.dtype == left.dtype == torch.float32:
         return total.addmm_(left, right)  # without a second table of the size of the first
-    return total.add_(left @ right)
+    return total.float().add_(left @ right)
 
 
 def _chunks(
     states_N_D: torch.Tensor, targets_N: torch.Tensor, weight_V_D: torch.Tensor
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-    rows = max(1, CHUNK_LOGITS // weight_V_D.shape[0])
+    """Return as few chunks as possible, all of like size."""
+    most = max(1, CHUNK_BYTES // (weight_V_D.shape[0] * weight_V_D.itemsize))
+    rows = max(1, math.ceil(len(targets_N) / math.ceil(len(targets_N) / most))) if len(targets_N) else 1
     return torch.split(states_N_D, rows), torch.split(targets_N, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,10 +20,19 @@ from byheart.models.writer import Writer
 
 Wish = Literal["auto", "always", "never"]
 
+# Enough to be computed together on a CPU: more are no faster there, and take memory (docs/experiments.md).
+TOKENS_AT_ONCE = 1024
+
 
 def size_of_writer(writer: Writer, *, parameters: int) -> Size | None:
     """Return the dimensions of a model, its weights not yet wrapped; None where its architecture is not known."""
     return size_of(type(writer.base).__name__, writer.base.config.to_dict(), parameters=parameters)
+
+
+def rows_at_once(rows: int, examples: Sequence[Example], *, on_cpu: bool) -> int:
+    """Return how many of the examples are computed together, where it may be `rows`."""
+    longest = max(len(example.prompt) + len(example.answer) for example in examples)
+    return min(rows, math.ceil(TOKENS_AT_ONCE / longest)) if on_cpu else rows
 
 
 def work_of(

@@ -21,6 +21,7 @@ from byheart.train import doctor
 from byheart.train.checkpoint import StepRecord, Tensors, TrainState
 from byheart.train.consult import consult, lower_after_fault
 from byheart.train.heap import freed_memory_kept
+from byheart.train.optimizers import gradients_of
 from byheart.train.ranks import ALONE, Ranks, clip
 
 TASK = "training"
@@ -241,7 +242,7 @@ def _step(learner: Learner, optimizer: torch.optim.Optimizer, rate: float, ranks
     """Move the weights down the slope that was learned."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    clip(optimizer.param_groups[0]["params"], CLIP_NORM, ranks)
+    clip(gradients_of(optimizer), CLIP_NORM, ranks)
     optimizer.step()
     optimizer.zero_grad()
     learner.publish()

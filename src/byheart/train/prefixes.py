@@ -34,11 +34,14 @@ def groups_of(examples: Sequence[Example]) -> list[int]:
     return groups
 
 
-def parts_of(batch: Sequence[Example], *, most: int, a_pass: float) -> list[Part]:
+def parts_of(
+    batch: Sequence[Example], *, most: int, a_pass: float, most_alone: int | None = None
+) -> list[Part]:  # fmt: skip
     """Return the parts of a batch, of at most `most` examples, that together compute the fewest tokens.
 
     A part is a run of the prompts in sorted order, where those that begin alike are neighbours.
-    `a_pass`: tokens that a further part costs; infinite: nothing is shared. What shares nothing comes last, in order.
+    `a_pass`: tokens that a further part costs; infinite: nothing is shared. What shares nothing comes last, in order,
+    at most `most_alone` examples together.
     """
     order = sorted(range(len(batch)), key=lambda place: batch[place].prompt)
     alike = [shared_by(batch[one], batch[other]) for one, other in itertools.pairwise(order)]
@@ -55,7 +58,8 @@ def parts_of(batch: Sequence[Example], *, most: int, a_pass: float) -> list[Part
     parts = best[-1][1]
     taken = {place for places, _ in parts for place in places}
     left = [place for place in range(len(batch)) if place not in taken]
-    return parts + [(left[first : first + most], 0) for first in range(0, len(left), most)]
+    step = most_alone or most
+    return parts + [(left[first : first + step], 0) for first in range(0, len(left), step)]
 
 
 def shared_by(one: Example, other: Example) -> int:

@@ -61,15 +61,13 @@ class Ranks:
 ALONE = Ranks()
 
 
-def clip(weights: Sequence[torch.Tensor], longest: float, ranks: Ranks) -> None:
+def clip(slopes: Sequence[torch.Tensor], longest: float, ranks: Ranks) -> None:
     """Shorten the gradient, of which each rank holds a part, to at most `longest` (Pascanu et al. 2013)."""
-    if ranks.size == 1:
-        torch.nn.utils.clip_grad_norm_(weights, longest)
-        return
-    slopes = [weight.grad for weight in weights if weight.grad is not None]
-    (squared,) = ranks.sum(sum(float(slope.double().square().sum()) for slope in slopes))
-    for slope in slopes:
-        slope.mul_(min(1.0, longest / (math.sqrt(squared) + 1e-6)))  # 1e-6: as torch does it
+    (squared,) = ranks.sum(float(torch.nn.utils.get_total_norm(slopes)) ** 2)
+    factor = longest / (math.sqrt(squared) + 1e-6)  # 1e-6: as torch does it
+    if factor < 1:
+        for slope in slopes:
+            slope.mul_(factor)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

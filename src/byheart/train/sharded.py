@@ -73,7 +73,10 @@ class Fsdp:
 
     def optimizer(self, *, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Return AdamW on this rank's pieces."""
-        return make_optimizer("adamw", self.weights.values(), learning_rate=learning_rate, weight_decay=weight_decay)
+        return make_optimizer(
+            "adamw", self.weights.values(), learning_rate=learning_rate, weight_decay=weight_decay,
+            computed=self._computed.values(),
+        )  # fmt: skip
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         """Add to the gradients of the pieces; `is_last`: of the step."""
@@ -82,11 +85,11 @@ class Fsdp:
             return
         for name, weight in self._trained.items():
             if weight.grad is not None:
-                self.weights[name].grad, weight.grad = _local(weight.grad).float(), None
+                self._computed[name].grad, weight.grad = _local(weight.grad), None
 
     def clear(self) -> None:
         """Forget the gradients."""
-        for weight in (*self._trained.values(), *self.weights.values()):
+        for weight in (*self._trained.values(), *self._computed.values()):
             weight.grad = None
 
     def publish(self) -> None:

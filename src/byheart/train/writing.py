@@ -311,6 +311,8 @@ def _fit(
 ) -> tuple[OptimizerName, bool, dict[str, str]]:  # fmt: skip
     """Return the optimizer, whether layers are computed twice so that a step fits into memory, and the reasons."""
     machine = fit.this_machine(in_bf16=writer.precision == torch.bfloat16, gpus_together=ranks.size)
+    if ranks.size == 1:
+        micro_batch = fit.rows_at_once(micro_batch, examples, on_cpu=machine.gpus == 0)
     work = fit.work_of(
         examples, rows=micro_batch, base_model=config.base_model, lora=lora_settings(config),
         eight_bit_moments=config.train.optimizer != "adamw",
