@@ -1,10 +1,13 @@
-"""How fast does a model that writes learn, beside other tools? python bench/bench_train.py [--peers all]
+"""How fast does a model that writes learn, beside other tools? python bench/bench_train.py [--peers all] [--passages 8]
 
 The same DistilGPT-2-shaped model (random weights), the same rows (pairs that byheart made from the example manual), the
 same passes, rate and optimizer, all weights and LoRA. Each training is a process of its own; the tools take turns, so
 that a busy machine slows all alike. Prints for each the median of wall and CPU seconds of the training itself, learned
 tokens a second, the process's peak memory, the loss on held-out rows after it, and the share of the matrix product's
-measured speed that the needed arithmetic comes to.
+measured speed that the needed arithmetic comes to, each row counted whole.
+
+With --passages N, each N questions are asked with the same 160 words of the manual in their prompts, as a bot that
+reads passages is trained.
 
 The tools, their settings and their installation are peers.py's; `--peers all` adds LLaMA-Factory to TRL.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -30,23 +34,27 @@ from peers import LORA, Clock, Task
 ROOT = Path(__file__).resolve().parent.parent
 RATES = {"full": 3e-4, "lora": 1e-3}
 HELD_OUT = 64
+PASSAGE_WORDS = 160  # in a prompt
 Measured = dict[str, float]
+Asked = tuple[str, str]  # with the answer
 
 
 def main() -> None:
     """Prepare, let the tools take turns, and print a table for each method."""
     parser = turns_parser(__doc__, repeats=5, passes=1, work="/tmp/byheart-bench-train")
     parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--passages", type=int, default=0, metavar="N", help="N questions about each; 0: no passages")
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(train_one(*arguments.child, arguments.work, arguments.passes, arguments.threads)))
         return
     systems = systems_of(arguments, ours=("byheart",))
     pythons = pythons_of(systems, arguments.work)
-    shape = prepare(arguments.work, rows=arguments.rows)
+    shape = prepare(arguments.work, rows=arguments.rows, about_each=arguments.passages)
     peak = matmul_flops(arguments.threads)
     mean, learned = shape["tokens"] / arguments.rows, shape["learned"] / shape["tokens"]
-    print(f"{arguments.rows} rows of {mean:.0f} tokens, {learned:.0%} learned; {arguments.threads} threads")
+    about = f", {arguments.passages} about each passage" if arguments.passages else ""
+    print(f"{arguments.rows} rows of {mean:.0f} tokens{about}, {learned:.0%} learned; {arguments.threads} threads")
     print(f"matrix product {peak / 1e9:.0f} GFLOP/s; load of the machine {os.getloadavg()[0]:.1f}", flush=True)
     for method in arguments.methods.split(","):
         runs: dict[str, list[Measured]] = {system: [] for system in systems}
@@ -87,8 +95,11 @@ def pythons_of(systems: Sequence[str], work: Path) -> dict[str, Path]:
     return {tool: Path(sys.executable) if tool == "byheart" else peers.python_of(tool, work) for tool in tools}
 
 
-def prepare(work: Path, *, rows: int) -> dict[str, int]:
-    """Write the model and the rows, as tokens, and return the numbers of tokens, learned ones, and weights."""
+def prepare(work: Path, *, rows: int, about_each: int = 0) -> dict[str, int]:
+    """Write the model and the rows, as tokens, and return the numbers of tokens, learned ones, and weights.
+
+    `about_each`: how many rows have the same passage in their prompts; 0: none has any.
+    """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -116,10 +127,12 @@ def prepare(work: Path, *, rows: int) -> dict[str, int]:
     model = GPT2LMHeadModel(GPT2Config(n_layer=6, bos_token_id=0, eos_token_id=0, **no_dropout))
     model.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
-    chosen = data.train[:: max(1, len(data.train) // rows)][:rows]
+    chosen, held_out = data.train[:: max(1, len(data.train) // rows)][:rows], data.unseen[:HELD_OUT]
+    if about_each:
+        chosen, held_out = with_passages(RunFolder(project.run_path), rows=rows, about_each=about_each)
     made = {
         name: [(example.prompt, example.answer) for example in chat.examples([(q, a, ()) for q, a in part])]
-        for name, part in (("train", chosen), ("held out", data.unseen[:HELD_OUT]))
+        for name, part in (("train", chosen), ("held out", held_out))
     }
     (work / "rows.json").write_text(json.dumps(made), encoding="utf-8")
     in_bf16 = choose_precision("auto")[0] == torch.bfloat16
@@ -130,6 +143,42 @@ def prepare(work: Path, *, rows: int) -> dict[str, int]:
         "blocks": sum(weight.numel() for weight in model.transformer.h.parameters()),
         "head": model.lm_head.weight.numel(),
     }
+
+
+def with_passages(folder: Any, *, rows: int, about_each: int) -> tuple[list[Asked], list[Asked]]:
+    """Return training questions, so many about each of some sections, and held-out ones, each with its passage to read.
+
+    The sections with the most different answers are taken, and of them the longest: a model's are longer than the
+    offline teacher's.
+    """
+    from byheart.answer.grounds import SHOWN, grounded
+    from byheart.records import Pair
+    from byheart.train.lessons import read_manual
+
+    passages = read_manual(folder).passages
+    first = {passage.section_id: place for place, passage in reversed(list(enumerate(passages)))}
+    asked: dict[tuple[str, str], dict[str, list[Asked]]] = {}
+    for pair in folder.read("3-pairs.jsonl", Pair):
+        if pair.section_id in first:
+            place = first[pair.section_id]  # what follows on the page fills it up
+            prompt = grounded(pair.question, passages[place : place + SHOWN], max_words=PASSAGE_WORDS)
+            asked.setdefault((pair.section_id, pair.split), {}).setdefault(pair.answer, []).append(
+                (prompt, pair.answer)
+            )
+    groups = []
+    for (section, split), by_answer in asked.items():
+        in_turn = [item for turn in itertools.zip_longest(*by_answer.values()) for item in turn if item]
+        chosen = sorted(in_turn[: max(about_each, len(by_answer))], key=lambda item: -len(item[1]))[:about_each]
+        if split == "train" and len(chosen) == about_each:
+            groups.append((chosen, next(iter(asked.get((section, "unseen phrasing"), {}).values()), [])[:1]))
+    groups.sort(
+        key=lambda group: (-len({answer for _, answer in group[0]}), -sum(len(answer) for _, answer in group[0]))
+    )
+    taken = groups[: -(-rows // about_each)]
+    if len(taken) * about_each < rows:
+        sys.exit(f"the manual has {len(taken)} sections with {about_each} questions, too few for {rows} rows")
+    rows_of_all = [item for chosen, _ in taken for item in chosen][:rows]
+    return rows_of_all, [item for _, held_out in taken for item in held_out][:HELD_OUT]
 
 
 def matmul_flops(threads: int) -> float:
@@ -190,6 +239,7 @@ def byheart(task: Task) -> tuple[int, Any]:
     from byheart.train import loop
     from byheart.train.answers import UnseenQuestions, WriterLearner, length_of
     from byheart.train.buckets import Buckets
+    from byheart.train.prefixes import groups_of
     from byheart.train.spaced import Spaced
 
     writer = load_writer(str(task.work / "model"), family="causal")
@@ -199,7 +249,7 @@ def byheart(task: Task) -> tuple[int, Any]:
     adapters.prepare(writer, base_model=str(task.work / "model"), method=task.method, lora=lora)  # type: ignore[arg-type]
     order = (Spaced if "spaced" in task.system else Buckets)(
         [length_of(example) for example in examples], batch_size=task.batch, seed=0,
-        facts=[(str(example.answer),) for example in examples],
+        facts=[(str(example.answer),) for example in examples], groups=groups_of(examples),
     )  # fmt: skip
     steps = order.steps_per_epoch * task.passes
     recipe = loop.Recipe(total_steps=steps, learning_rate=task.rate, validate_every=steps, patience=1, seed=0)

@@ -36,7 +36,7 @@ REMOVED = {"TRL": [], "LLaMA-Factory": ["torchvision", "torchaudio"]}
 TRL = ("TRL, defaults", "TRL, packing", "TRL, grouped")
 LLAMA_FACTORY = ("LLaMA-Factory, defaults", "LLaMA-Factory, packing", "LLaMA-Factory, grouped")
 BATCH = 8
-PACKED_TOKENS = 384  # a batch's worth, so that a pass has as many steps
+PACKED = 128  # tokens; a packed row is a multiple of it
 LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0, "target_modules": ["c_attn", "c_proj", "c_fc"]}
 
 Watch = Callable[[int, Any], bool]  # what is asked after each step, with its number and the model: is it enough?
@@ -73,6 +73,12 @@ class Task:
     batch: int = BATCH
 
     @property
+    def packed_tokens(self) -> int:
+        """Return a batch's worth of tokens, so that a pass over packed rows has as many steps."""
+        tokens = sum(len(prompt) + len(answer) for prompt, answer in self.rows)
+        return max(1, round(self.batch * tokens / len(self.rows) / PACKED)) * PACKED
+
+    @property
     def setting(self) -> str:
         """Return the system without the tool's name."""
         return self.system.partition(", ")[2]
@@ -107,7 +113,7 @@ def _trl(task: Task) -> tuple[int, Any]:
     fast = {"gradient_checkpointing": False, "loss_type": "chunked_nll"}
     more: dict[str, dict[str, Any]] = {
         "defaults": {},
-        "packing": fast | {"packing": True, "max_length": PACKED_TOKENS, "per_device_train_batch_size": 1},
+        "packing": fast | {"packing": True, "max_length": task.packed_tokens, "per_device_train_batch_size": 1},
         "grouped": fast | {"train_sampling_strategy": "group_by_length"},
     }
     tokenizer = AutoTokenizer.from_pretrained(task.work / "model")
@@ -145,7 +151,7 @@ def _llama_factory(task: Task) -> tuple[int, Any]:
     fast = {"disable_gradient_checkpointing": True}
     more: dict[str, dict[str, Any]] = {
         "defaults": {},
-        "packing": fast | {"neat_packing": True, "cutoff_len": PACKED_TOKENS, "per_device_train_batch_size": 1},
+        "packing": fast | {"neat_packing": True, "cutoff_len": task.packed_tokens, "per_device_train_batch_size": 1},
         "grouped": fast | {"train_sampling_strategy": "group_by_length"},
     }
     adapter = {
