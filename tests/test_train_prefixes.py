@@ -19,8 +19,9 @@ from byheart.models.writer import Writer, can_share, load_writer
 from byheart.progress import silent
 from byheart.train.answers import UnseenQuestions, WriterLearner, compute_twice, length_of, losses_of
 from byheart.train.buckets import Buckets
-from byheart.train.prefixes import A_PASS, SHARED, groups_of, parts_of
+from byheart.train.prefixes import A_PASS, KEYS_AND_VALUES, SHARED, groups_of, parts_of
 from byheart.train.spaced import Spaced
+from peak_memory import PeakMemory
 from tiny_models import tiny_model
 
 ARCHITECTURES = list({entry.architecture: entry for entry in MODELS if entry.family == "causal"}.values())
@@ -129,6 +130,27 @@ def test_a_changed_neighbour_that_goes_on_from_the_same_prefix_moves_nothing(
     assert not torch.allclose(before[2], after[2], atol=1e-2)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@DECODERS
+def test_what_is_shared_takes_no_more_memory_than_is_counted(
+    entry: ModelEntry, method: adapters.Method, folder_of: Callable[[ModelEntry], str]
+) -> None:
+    writer = writer_of(folder_of(entry), method=method)
+
+    def peak(rows: int, *, shared: int) -> int:
+        batch = [Example(tokens(300, 0) + tokens(30, 1 + row), tokens(30, row)) for row in range(rows)]
+        writer.model.zero_grad()
+        made = writer.rows(batch, shared=shared)
+        with PeakMemory([]) as memory:
+            losses_of(writer, made)[0].backward()  # type: ignore[no-untyped-call]
+        return memory.peak
+
+    one, four = peak(1, shared=0), peak(4, shared=0)
+    counted = 300 * (1 + 8 * KEYS_AND_VALUES) + 8 * 60
+    assert peak(8, shared=300) < one + (four - one) / 3 * (counted / 360 - 1)
+    assert counted < 0.5 * 8 * 360
+
+
 def test_where_layers_are_computed_twice_nothing_is_shared(
     folder_of: Callable[[ModelEntry], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +203,11 @@ def test_parts_are_chosen_so_that_the_fewest_tokens_are_computed() -> None:
     assert parts_of(mixed, most=8, a_pass=math.inf, most_alone=4) == [([0, 1, 2, 3], 0), ([4, 5], 0)]
     assert max(len(places) for places, _ in parts_of(batch_of(9), most=4, a_pass=32)) == 4
     assert parts_of(batch_of(4, prefix=SHARED - 1), most=8, a_pass=1) == [([0, 1, 2, 3], 0)]
+    assert parts_of(batch_of(8), most=8, a_pass=32)[0][1] == 45
+    for places, shared in (kept := parts_of(eight := batch_of(8), most=8, a_pass=32, most_kept=2)):
+        longest = max(length_of(eight[place])[0] for place in places)
+        assert shared * (1 + len(places) * KEYS_AND_VALUES) + len(places) * (longest - shared) <= 2 * 82
+    assert sum(shared == 45 for _, shared in kept) == 3
     assert parts_of([Example((5,) * 60, (1,))] * 2, most=8, a_pass=32) == [([0, 1], 59)]  # the last one stays
 
 

@@ -18,7 +18,7 @@ from byheart.models.writer import Rows, Writer, can_share
 from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
 from byheart.train.cross_entropy import chunked_cross_entropy, judge
-from byheart.train.fit import rows_at_once
+from byheart.train.fit import TOKENS_AT_ONCE, TOKENS_SHARED, rows_at_once
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
 from byheart.train.prefixes import A_PASS, Part, parts_of
@@ -152,7 +152,10 @@ class WriterLearner:
         """Return what is computed together. Where layers are computed twice, there are no keys to go on from."""
         shares = self._can_share and not self._writer.base.is_activation_checkpointing
         a_pass = A_PASS.get(self._writer.device.type, max(A_PASS.values())) if shares else math.inf
-        return parts_of(batch, most=self.micro_batch, a_pass=a_pass, most_alone=self._at_once(batch))
+        return parts_of(
+            batch, most=self.micro_batch, a_pass=a_pass, most_alone=self._at_once(batch),
+            most_kept=self._at_once(batch, TOKENS_SHARED),
+        )  # fmt: skip
 
     def _recall(self) -> float | None:
         if not self._unseen.asked:
@@ -167,8 +170,8 @@ class WriterLearner:
         for weight in (*self._computed.values(), *self._weights.values()):
             weight.grad = None
 
-    def _at_once(self, batch: Sequence[Example]) -> int:
-        return rows_at_once(self.micro_batch, batch, on_cpu=self._writer.device.type == "cpu")
+    def _at_once(self, batch: Sequence[Example], tokens: int = TOKENS_AT_ONCE) -> int:
+        return rows_at_once(self.micro_batch, batch, on_cpu=self._writer.device.type == "cpu", tokens=tokens)
 
     def _need_less(self, batch: Sequence[Example], fault: BaseException) -> None:
         """Make the next try fit, and say how. Raises TrainError where nothing is left to try."""

@@ -22,6 +22,7 @@ Wish = Literal["auto", "always", "never"]
 
 # Enough to be computed together on a CPU: more are no faster there, and take memory (docs/experiments.md).
 TOKENS_AT_ONCE = 1024
+TOKENS_SHARED = 2 * TOKENS_AT_ONCE  # where rows go on from one prefix: the more of them, the more that saves
 
 
 def size_of_writer(writer: Writer, *, parameters: int) -> Size | None:
@@ -29,10 +30,10 @@ def size_of_writer(writer: Writer, *, parameters: int) -> Size | None:
     return size_of(type(writer.base).__name__, writer.base.config.to_dict(), parameters=parameters)
 
 
-def rows_at_once(rows: int, examples: Sequence[Example], *, on_cpu: bool) -> int:
-    """Return how many of the examples are computed together, where it may be `rows`."""
+def rows_at_once(rows: int, examples: Sequence[Example], *, on_cpu: bool, tokens: int = TOKENS_AT_ONCE) -> int:
+    """Return how many of the examples are computed together, where it may be `rows`; `tokens`: the most on a CPU."""
     longest = max(len(example.prompt) + len(example.answer) for example in examples)
-    return min(rows, math.ceil(TOKENS_AT_ONCE / longest)) if on_cpu else rows
+    return min(rows, math.ceil(tokens / longest)) if on_cpu else rows
 
 
 def work_of(

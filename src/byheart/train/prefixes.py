@@ -15,6 +15,9 @@ SHARED = 32  # tokens; a shorter prefix is not worth a pass of its own
 # Tokens that must be saved for that. A GPU reads its weights for a pass as long as it computes with some 200 tokens
 # (in bf16, operations a second over bytes a second), however few there are; not measured.
 A_PASS = {"cpu": SHARED, "cuda": 256}
+# Of all that a token keeps for its gradients, its keys and values, of which each row has a copy where it stands in the
+# prefix: at most, in tiny models of all architectures (tests/test_train_prefixes.py).
+KEYS_AND_VALUES = 1 / 4
 
 Part = tuple[list[int], int]  # places in a batch, and how many tokens they share
 
@@ -35,14 +38,15 @@ def groups_of(examples: Sequence[Example]) -> list[int]:
 
 
 def parts_of(
-    batch: Sequence[Example], *, most: int, a_pass: float, most_alone: int | None = None
+    batch: Sequence[Example], *, most: int, a_pass: float, most_alone: int | None = None, most_kept: int | None = None
 ) -> list[Part]:  # fmt: skip
     """Return the parts of a batch, of at most `most` examples, that together compute the fewest tokens.
 
     A part is a run of the prompts in sorted order, where those that begin alike are neighbours.
     `a_pass`: tokens that a further part costs; infinite: nothing is shared. What shares nothing comes last, in order,
-    at most `most_alone` examples together.
+    at most `most_alone` examples together. No part keeps more for its gradients than `most_kept` whole examples would.
     """
+    room = (most_kept or most) * max(map(_length, batch), default=0)  # tokens
     order = sorted(range(len(batch)), key=lambda place: batch[place].prompt)
     alike = [shared_by(batch[one], batch[other]) for one, other in itertools.pairwise(order)]
     best: list[tuple[float, list[Part]]] = [(0, [])]  # for so many of the first: tokens saved, and the parts that do
@@ -50,9 +54,11 @@ def parts_of(
         best.append(best[-1])
         for first in range(end - 2, max(-1, end - most - 1), -1):
             shared = min(alike[first : end - 1])
-            if shared < SHARED:
+            rows, longest = end - first, max(_length(batch[place]) for place in order[first:end])
+            kept = shared * (1 + KEYS_AND_VALUES * rows) + rows * (longest - shared)
+            if shared < SHARED or kept > room:
                 break
-            saved = best[first][0] + shared * (end - first - 1) - a_pass
+            saved = best[first][0] + shared * (rows - 1) - a_pass
             if saved > best[end][0]:
                 best[end] = saved, [*best[first][1], (order[first:end], shared)]
     parts = best[-1][1]
@@ -60,6 +66,10 @@ def parts_of(
     left = [place for place in range(len(batch)) if place not in taken]
     step = most_alone or most
     return parts + [(left[first : first + step], 0) for first in range(0, len(left), step)]
+
+
+def _length(example: Example) -> int:
+    return len(example.prompt) + len(example.answer)
 
 
 def shared_by(one: Example, other: Example) -> int:

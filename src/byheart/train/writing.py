@@ -312,7 +312,8 @@ def _fit(
     """Return the optimizer, whether layers are computed twice so that a step fits into memory, and the reasons."""
     machine = fit.this_machine(in_bf16=writer.precision == torch.bfloat16, gpus_together=ranks.size)
     if ranks.size == 1:
-        micro_batch = fit.rows_at_once(micro_batch, examples, on_cpu=machine.gpus == 0)
+        tokens = fit.TOKENS_SHARED if max(prefixes.groups_of(examples)) >= 0 else fit.TOKENS_AT_ONCE
+        micro_batch = fit.rows_at_once(micro_batch, examples, on_cpu=machine.gpus == 0, tokens=tokens)
     work = fit.work_of(
         examples, rows=micro_batch, base_model=config.base_model, lora=lora_settings(config),
         eight_bit_moments=config.train.optimizer != "adamw",
