@@ -21,7 +21,7 @@ from doctor_histories import Curve, falling, straight, swinging, valley
 STEPS = 400
 ILL: dict[str, tuple[Curve, Curve]] = {
     "jumpy": (swinging(2.0, 0.3), swinging(2.0, 0.2)),
-    "overfitting": (falling(3.0, 0.05), valley(3.0, 1.0, 2.0)),
+    "overfitting": (falling(3.0, 0.05), valley(3.0, 0.2, 1.2)),
     "slow": (straight(3.0, 2.7), straight(3.0, 2.7)),
     "flat": (falling(3.0, 2.6, pace=30), falling(3.0, 2.7, pace=30)),
 }
@@ -59,7 +59,7 @@ class Scripted:
         pass
 
     def validate(self) -> loop.Unseen:
-        return loop.Unseen(self._unseen(self.step / STEPS), 0.0)
+        return loop.Unseen(self._unseen(self.step / STEPS), 0.4)
 
 
 def recipe(*, auto: bool, patience: int = 99) -> loop.Recipe:

@@ -13,6 +13,7 @@ from doctor_histories import Curve, falling, history, straight, swinging, valley
 SEEDS = range(40)
 SOME = straight(0.2, 0.7)  # a share that is answered rightly
 NOTHING = straight(0.0, 0.0)
+LEARNED = falling(8.4, 0.05, pace=10)
 HEALTHY: dict[str, tuple[Curve, Curve, Curve | None]] = {
     "fast, then flat": (falling(3.0, 0.3), falling(3.0, 0.8), SOME),
     "slowly bending": (falling(3.0, 0.2, pace=3), falling(3.0, 0.5, pace=3), None),
@@ -24,7 +25,7 @@ HEALTHY: dict[str, tuple[Curve, Curve, Curve | None]] = {
 }
 ILL = {
     "jumpy": (swinging(2.0, 0.3), swinging(2.0, 0.2)),
-    "overfitting": (falling(3.0, 0.05), valley(3.0, 1.0, 2.0)),
+    "overfitting": (falling(3.0, 0.05), valley(3.0, 0.2, 1.2)),
     "slow": (straight(3.0, 2.7), straight(3.0, 2.7)),
     "flat": (falling(3.0, 2.6, pace=30), falling(3.0, 2.7, pace=30)),
     "underfit": (falling(8.4, 3.8, pace=60), falling(8.4, 4.0, pace=60)),
@@ -114,6 +115,38 @@ def test_steps_that_scatter_ever_more_are_jumpy_even_without_validation() -> Non
     found = diagnose([*readings[:101], *wild], total_steps=400)
     assert (found.kind, found.action) == ("jumpy", "lower the rate")
     assert "from step to step" in found.evidence
+
+
+def test_steps_that_scatter_where_nearly_all_is_known_are_not_jumpy() -> None:
+    readings = history(falling(6.0, 0.02, pace=10), falling(6.0, 0.02, pace=10), steps=300, noise=0.02)
+    trembling = [
+        Reading(300 + step, 0.04 if step % 2 else 0.02, 0.03 if step % 25 == 0 else None) for step in range(1, 101)
+    ]
+    assert diagnose([*readings, *trembling], total_steps=400).kind == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("train", "low", "known", "kind"),
+    [
+        (LEARNED, 0.4, None, "overfitting"),
+        (LEARNED, 0.4, 0.3, "overfitting"),
+        (LEARNED, 2.0, 0.7, "overfitting"),  # what it does not know makes the loss high
+        (LEARNED, 2.0, None, "parroting"),
+        (LEARNED, 2.0, 0.2, "parroting"),
+        (LEARNED, 0.4, 0.0, "parroting"),  # a low loss, and not one whole answer
+        (straight(8.4, 1.2), 2.0, 0.0, "parroting"),  # what is seen is not known yet, and already costs the rest
+    ],
+)
+@pytest.mark.parametrize("noise", [0.02, 0.15, 0.4])
+def test_a_loss_that_rises_again_is_parroting_where_little_was_known_at_its_best(
+    train: Curve, low: float, known: float | None, kind: str, noise: float
+) -> None:
+    share = None if known is None else straight(known, known)
+    for seed in SEEDS:
+        readings = history(train, valley(8.4, low, 3 * low), known=share, noise=noise, seed=seed)
+        found = diagnose(readings, total_steps=400, warm_up_steps=40, is_last=True)
+        assert (found.kind, found.action) == (kind, "stop"), (seed, found)
+        assert f"rose from {low:.1f}"[:-1] in found.evidence
 
 
 def test_a_loss_that_rises_everywhere_asks_for_a_lower_rate_and_not_for_a_stop() -> None:

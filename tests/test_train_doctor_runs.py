@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ from byheart.train.checkpoint import TrainState
 
 pytestmark = pytest.mark.slow
 
-STEPS = 400
 WORDS = [f"{first}{second}" for first in ("ba", "ko", "ti", "mu", "re", "sa", "no", "li") for second in ("d", "n", "r")]
+OTHERS = [f"{first}{last}" for first in ("xa", "vo", "pi", "zu", "ge", "ha", "jo", "fi") for last in ("s", "l", "m")]
 ASKED = ("how do i {}", "what is {} for", "tell me about {}", "where is {}", "{} please", "i need {}")
 
 
@@ -37,8 +38,40 @@ def manual(rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, s
 
 
 def few(rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return facts in one phrasing each, and others that only share their words: nothing to carry over."""
-    return [(ASKED[0].format(what), answer) for what, answer in facts(12, rng)], facts(40, rng)
+    """Return a dozen facts in one phrasing each, and in another that is not trained on."""
+    known = facts(12, rng)
+    return [(rng.choice(ASKED).format(what), answer) for what, answer in known], [
+        (f"explain {what}", answer) for what, answer in known
+    ]
+
+
+def menus(count: int, rng: random.Random) -> list[tuple[str, str]]:
+    """Return facts whose answers look alike, but for three words each."""
+    return [
+        (what, f"open the {first} menu , choose {second} and press {third}")
+        for what, answer in facts(count, rng)
+        for first, second, third in [answer.split()[:3]]
+    ]
+
+
+def many(rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return four hundred facts in six phrasings, and a seventh that is not trained on."""
+    known = menus(400, rng)
+    return [(ask.format(what), answer) for what, answer in known for ask in ASKED], [
+        (f"explain {what}", answer) for what, answer in known
+    ]
+
+
+def renamed(rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return forty facts in six phrasings, and the same asked with other names of the things, which none of them uses.
+
+    As customers do whose words no training question has.
+    """
+    known = menus(40, rng)
+    names = [" ".join(rng.choices(OTHERS, k=2)) for _ in known]
+    return [(ask.format(what), answer) for what, answer in known for ask in ASKED], [
+        (rng.choice(ASKED).format(name), answer) for name, (_, answer) in zip(names, known, strict=True)
+    ]
 
 
 def noise(rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -48,24 +81,38 @@ def noise(rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, st
     return said[:3200], said[3200:]
 
 
-# name -> what is learned, and how fast
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """What is learned, how fast, for how long, and by how large a model."""
+
+    data: Callable[[random.Random], tuple[list[tuple[str, str]], list[tuple[str, str]]]]
+    learning_rate: float
+    steps: int = 400
+    width: int = 96
+    layers: int = 3
+
+
 RUNS = {
-    "healthy": (manual, 2e-3),
-    "jumpy": (manual, 0.06),
-    "slow": (manual, 2e-6),
-    "overfitting": (few, 3e-3),
-    "flat": (noise, 2e-3),
+    "healthy": Run(manual, 2e-3),
+    "jumpy": Run(manual, 0.06),
+    "slow": Run(manual, 2e-6),
+    "overfitting": Run(few, 3e-3),
+    "flat": Run(noise, 2e-3),
+    "underfit": Run(many, 1e-2, width=16, layers=1),  # 8,720 weights for 400 facts
+    "parroting": Run(renamed, 2e-3),
+    "unfinished": Run(manual, 2e-3, steps=100),
 }
 
 
-def train(name: str, *, auto: bool, rate: float = 0.0) -> TrainState:
-    data, usual = RUNS[name]
-    train_on, unseen = data(random.Random(7))
+def train(name: str, *, auto: bool, rate: float = 0.0, seed: int = 7) -> TrainState:
+    run = RUNS[name]
+    train_on, unseen = run.data(random.Random(seed))
     entry = find_model("scratch:llama-10m")
     assert entry
+    heads = min(4, run.width // 8)
     shape = {
-        "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 4, "head_dim": 24, "vocab_size": 400,
+        "hidden_size": run.width, "intermediate_size": 2 * run.width, "num_hidden_layers": run.layers,
+        "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": run.width // heads, "vocab_size": 400,
     }  # fmt: skip
     small = dataclasses.replace(entry, shape={**entry.shape, **shape})
     writer = make_scratch(small, [text for pair in (*train_on, *unseen) for text in pair], seed=0)
@@ -77,7 +124,8 @@ def train(name: str, *, auto: bool, rate: float = 0.0) -> TrainState:
         UnseenQuestions(measured, [], 20), micro_batch=8, notify=silent,
     )  # fmt: skip
     recipe = loop.Recipe(
-        total_steps=STEPS, learning_rate=rate or usual, validate_every=16, patience=99, seed=0, auto=auto
+        total_steps=run.steps, learning_rate=rate or run.learning_rate, validate_every=16, patience=99, seed=0,
+        auto=auto,
     )  # fmt: skip
     torch.manual_seed(0)
     return loop.train(learner=learner, recipe=recipe, state=None, save=lambda state: None, notify=silent)
@@ -105,6 +153,14 @@ def test_a_real_run_gets_its_diagnosis_and_a_healthy_one_no_other(name: str) -> 
         assert kinds == {"healthy"}
 
 
+@pytest.mark.parametrize("name", ["overfitting", "flat", "underfit", "parroting", "unfinished"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_that_learned_too_little_ends_with_the_reason_whatever_its_facts(name: str, seed: int) -> None:
+    state = train(name, auto=False, seed=seed)
+    show(f"{name}, facts {seed}", state, auto=False)
+    assert state.history[-1].diagnosis == name
+
+
 def test_auto_raises_a_slow_rate_and_reaches_a_lower_loss_on_unseen_phrasing() -> None:
     states = [train("slow", auto=auto) for auto in (False, True)]
     show("slow", states[1], auto=True)
@@ -119,11 +175,11 @@ def test_auto_lowers_the_rate_of_a_loss_that_jumps() -> None:
     assert state.rate_factor == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("name", ["overfitting", "flat"])
+@pytest.mark.parametrize("name", ["overfitting", "flat", "parroting"])
 def test_auto_ends_a_run_that_gains_nothing_more_and_keeps_its_best_weights(name: str) -> None:
     state = train(name, auto=True)
     show(name, state, auto=True)
-    assert state.step < STEPS
+    assert state.step < RUNS[name].steps
     assert state.best_step < state.step
     assert name in state.ended
 

@@ -29,7 +29,7 @@ Action = Literal["none", "lower the rate", "raise the rate", "stop"]
 WINDOW = 20  # steps: the mean absolute difference of so many is known to a fifth
 LEAST_VALIDATIONS = 4  # measured after the warm-up, before anything is said but "not a number"
 SCATTER_GROWTH = 3.0  # windows of healthy runs differ up to twofold
-SWING = 0.04  # a rise or fall of the unseen loss that is no rounding, as a share of its level
+SWING = 0.04  # a rise or fall of the loss that is no rounding, as a share of its level
 SWINGS = 2  # rises with a fall between them, among the last validations: a single bump is none
 RECENT = 6  # validations that swings are looked for in, and at least so many in which a loss does not move
 RISE = 0.03  # of the unseen loss above its best, for overfitting
@@ -46,6 +46,11 @@ SLOW_END = 0.75  # of the first unseen loss: where it would end at its pace if n
 STEADY = 0.7  # the newest fall as a share of the mean fall: less is a curve that bends, and not slow but nearly there
 LOWER, RAISE = 1 / 3, 2.0
 MOST_LOWERED, MOST_RAISED = 3, 2
+
+_MORE_PHRASINGS = (
+    "It learns the phrasings of its questions, not what they are about: more phrasings a fact "
+    "(synthesize.questions_per_section), or a teacher model (synthesize.teacher: openai)."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def diagnose(
         few = f"{len(unseen)} of {LEAST_VALIDATIONS} validations since the warm-up"
         return not_learned or Diagnosis("too early", few, "")
     return (
-        _overfitting(current, unseen)
+        _rising(current, unseen, known)
         or _slow(unseen, start=start, total_steps=total_steps)
         or not_learned
         or Diagnosis("healthy", f"unseen phrasing fell from {start:.3f} to {unseen[-1][1]:.3f}{_right(known)}", "")
@@ -152,13 +157,18 @@ def _jumpy(train: Sequence[float], unseen: Sequence[float]) -> Diagnosis | None:
         # As a share of the level: a higher loss scatters more by itself.
         scatters = [_scatter(window) / max(level, 1e-9) for window, level in zip(windows, levels, strict=True)]
         calm, now = min(scatters[:-2]), min(scatters[-2:])  # twice in a row: one odd batch is no diagnosis
-        if now > SCATTER_GROWTH * calm and levels[-1] > min(levels[:-2]):
+        lost = levels[-1] - min(levels[:-2])
+        if now > SCATTER_GROWTH * calm and lost > SWING * _level(min(levels[:-2])):
             evidence = f"from step to step the loss differs by {now:.0%} of it; it did by {calm:.0%}, and was lower"
             return Diagnosis("jumpy", evidence, advice, "lower the rate")
     return None
 
 
-def _overfitting(current: Sequence[Reading], unseen: Sequence[tuple[int, float]]) -> Diagnosis | None:
+def _rising(current: Sequence[Reading], unseen: Sequence[tuple[int, float]], known: float | None) -> Diagnosis | None:
+    """The unseen loss rises since its best: what to make of that tells the training loss, and what was known then.
+
+    Where it was little, the best weights are no good either, and fewer epochs no way out.
+    """
     best_step, best = min(unseen, key=lambda point: point[1])
     after = [loss for step, loss in unseen if step > best_step]
     if len(after) < RISES or min(after[-RISES:]) < best + RISE * _level(best):
@@ -173,10 +183,13 @@ def _overfitting(current: Sequence[Reading], unseen: Sequence[tuple[int, float]]
     said = f"since step {best_step} unseen phrasing rose from {best:.3f} to {after[-1]:.3f}"
     if abs(now - then) <= noise:
         return None
+    evidence = f"{said}, while training fell from {then:.3f} to {now:.3f}"
+    if now < then and not _has_learned(unseen, known):
+        return Diagnosis("parroting", f"{evidence}: {_chance(best)}{_right(known)}", _MORE_PHRASINGS, "stop")
     if now < then:
         return Diagnosis(
             "overfitting",
-            f"{said}, while training fell from {then:.3f} to {now:.3f}",
+            evidence,
             "Stop, and keep the best weights (that is done). More phrasings a fact (synthesize.questions_per_section) "
             "or fewer epochs come before another model.",
             "stop",
@@ -236,12 +249,7 @@ def _resting(train: Sequence[float], losses: Sequence[float], known: float | Non
     at = f", training at {seen:.3f}" if train else ""
     figures = f"unseen phrasing rests at {loss:.3f} ({start:.3f} at the start){at}: {_chance(loss)}{_right(known)}"
     if seen < SEEN_BETTER * loss:
-        return Diagnosis(
-            "parroting",
-            figures,
-            "It knows the phrasings that it learned from, not what they are about: more phrasings a fact "
-            "(synthesize.questions_per_section), or a teacher model (synthesize.teacher: openai).",
-        )
+        return Diagnosis("parroting", figures, _MORE_PHRASINGS)
     if loss >= HARDLY * start:
         return Diagnosis(
             "flat",
