@@ -360,7 +360,9 @@ def test_choices_for_a_model_that_writes_are_given_with_their_reasons() -> None:
     large = plan.choose_writing_recipe(from_scratch=False, is_full=False, parameters=7_000_000_000, **common)
     assert (large.batch_size, large.recipe.learning_rate, large.recipe.total_steps) == (1, 1e-4, 40_000)
     small = plan.choose_writing_recipe(from_scratch=False, is_full=True, parameters=82_000_000, **common)
-    assert (small.batch_size, small.recipe.learning_rate) == (16, 1e-5)
+    assert (small.batch_size, small.recipe.learning_rate) == (4, 5e-5)
+    adapted = plan.choose_writing_recipe(from_scratch=False, is_full=False, parameters=82_000_000, **common)
+    assert (adapted.batch_size, adapted.recipe.learning_rate) == (4, 5e-4)
     scratch = plan.choose_writing_recipe(from_scratch=True, is_full=True, parameters=10_000_000, **common)
     assert scratch.recipe.learning_rate == plan.SCRATCH_RATE
     assert scratch.recipe.total_steps * scratch.batch_size * 50 == plan.SCRATCH_TOKENS  # an answer has 50: half of them

@@ -24,14 +24,15 @@ LEAST_STEPS_BETWEEN_VALIDATIONS = 25
 VALIDATION_QUESTIONS = 256
 NEIGHBOURS = 12
 # For models that write answers:
+SMALL = 1e9  # parameters: a model of fewer is fine-tuned with a higher rate, and several answers a step
+SMALL_RATE = 5 * LORA_RATE  # narrow models bear more ("LoRA Without Regret"; docs/experiments.md)
+SMALL_BATCH = 4  # after as many tokens, 16 or 32 answers a step had learned far less (docs/experiments.md)
 SCRATCH_RATE = 1e-3
-SCRATCH_BATCH = 4  # after as many tokens, 32 answers a step had learned far less (docs/experiments.md)
 SCRATCH_TOKENS = 200_000  # what two cores train in about four minutes: of a large manual, a part of one epoch
 WRITING_EPOCHS = 5
 MEASURED_ANSWERS = 128  # unseen phrasings whose loss is measured
 ASKED_QUESTIONS = 24  # of them, asked outright
 VALIDATION_SHARE = 0.1  # of the time, at most
-_BATCH_SIZES = ((1e9, 1), (2e8, 4), (0, 16))  # by parameters, at least: small models are not worth a step an example
 _ROWS_AT_ONCE = 512  # of the similarity matrix: 40 MB for 20,000 sections
 
 
@@ -108,18 +109,18 @@ def choose_writing_recipe(
     """Return how to train a model that writes. The choices depend on the data and the model alone."""
     reasons = {}
     if batch_size is None:
-        least, batch_size = next(row for row in _BATCH_SIZES if parameters >= row[0])
-        why = "one answer a step is learned the most exactly" if batch_size == 1 else "steps of a small model are cheap"
-        batch_size, why = (
-            (SCRATCH_BATCH, "small steps learn the most from as many tokens") if from_scratch else (batch_size, why)
-        )
+        batch_size, why = SMALL_BATCH, "small steps learn the most from as many tokens"
+        if parameters >= SMALL:
+            batch_size, why = 1, "one answer a step is learned the most exactly"
         reasons["train.batch_size"] = f"{batch_size}: {why}"
     if learning_rate is None:
-        learning_rate = SCRATCH_RATE if from_scratch else FULL_RATE if is_full else LORA_RATE
-        why = "a tenth of LoRA's, for all weights" if is_full else "the usual rate for LoRA"
-        reasons["train.learning_rate"] = (
-            f"{learning_rate:g}: {'random weights have far to go' if from_scratch else why}"
-        )
+        learning_rate, why = SCRATCH_RATE, "random weights have far to go"
+        if not from_scratch:
+            whose = "" if parameters >= SMALL else " and a model of less than a billion weights"
+            learning_rate, why = LORA_RATE if parameters >= SMALL else SMALL_RATE, f"the usual rate for LoRA{whose}"
+            if is_full:
+                learning_rate, why = learning_rate / 10, f"a tenth of LoRA's, for all weights{whose}"
+        reasons["train.learning_rate"] = f"{learning_rate:g}: {why}"
     if epochs is None:
         epochs = WRITING_EPOCHS
         reasons["train.epochs"] = f"{epochs:.3g}: at most; training stops where unseen phrasing gets no better"
