@@ -51,11 +51,13 @@ def main() -> None:
     systems = systems_of(arguments, ours=("byheart",))
     pythons = pythons_of(systems, arguments.work)
     shape = prepare(arguments.work, rows=arguments.rows, about_each=arguments.passages)
-    peak = matmul_flops(arguments.threads)
+    precision = "bf16" if peers.in_bf16_here(arguments.work) else "fp32"
+    peak = matmul_flops(arguments.threads, precision)
     mean, learned = shape["tokens"] / arguments.rows, shape["learned"] / shape["tokens"]
     about = f", {arguments.passages} about each passage" if arguments.passages else ""
     print(f"{arguments.rows} rows of {mean:.0f} tokens{about}, {learned:.0%} learned; {arguments.threads} threads")
-    print(f"matrix product {peak / 1e9:.0f} GFLOP/s; load of the machine {os.getloadavg()[0]:.1f}", flush=True)
+    load = f"load of the machine {os.getloadavg()[0]:.1f}"
+    print(f"matrix product in {precision} {peak / 1e9:.0f} GFLOP/s; {load}", flush=True)
     for method in arguments.methods.split(","):
         runs: dict[str, list[Measured]] = {system: [] for system in systems}
         for repeat in range(arguments.repeats):
@@ -181,12 +183,13 @@ def with_passages(folder: Any, *, rows: int, about_each: int) -> tuple[list[Aske
     return rows_of_all, [item for _, held_out in taken for item in held_out][:HELD_OUT]
 
 
-def matmul_flops(threads: int) -> float:
-    """Return the operations a second of a large matrix product in fp32: the best of a few."""
+def matmul_flops(threads: int, precision: str) -> float:
+    """Return the operations a second of a large matrix product in the faster format here: the best of a few."""
     import torch
 
     torch.set_num_threads(threads)
-    left, right = torch.randn(1536, 1536), torch.randn(1536, 1536)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.randn(1536, 1536, dtype=dtype), torch.randn(1536, 1536, dtype=dtype)
     best = float("inf")
     for _ in range(12):
         started = time.perf_counter()
