@@ -51,6 +51,7 @@ def main() -> None:
     systems = systems_of(arguments, ours=("byheart",))
     pythons = pythons_of(systems, arguments.work)
     shape = prepare(arguments.work, rows=arguments.rows, about_each=arguments.passages)
+    systems = worthwhile(systems, arguments.work)
     precision = "bf16" if peers.in_bf16_here(arguments.work) else "fp32"
     peak = matmul_flops(arguments.threads, precision)
     mean, learned = shape["tokens"] / arguments.rows, shape["learned"] / shape["tokens"]
@@ -95,6 +96,11 @@ def pythons_of(systems: Sequence[str], work: Path) -> dict[str, Path]:
     """Return for the name of each tool the Python that it is installed for."""
     tools = {system.split(",")[0] for system in systems}
     return {tool: Path(sys.executable) if tool == "byheart" else peers.python_of(tool, work) for tool in tools}
+
+
+def worthwhile(systems: Sequence[str], work: Path) -> list[str]:
+    """Return what is not hopelessly slow here: bf16 weights are where bf16 is emulated."""
+    return [system for system in systems if peers.in_bf16_here(work) or not system.endswith(peers.IN_BF16)]
 
 
 def prepare(work: Path, *, rows: int, about_each: int = 0) -> dict[str, int]:

@@ -47,6 +47,7 @@ def main() -> None:
     systems = bench_train.systems_of(arguments, ours=OURS)
     pythons = bench_train.pythons_of(systems, arguments.work)
     prepare(arguments)
+    systems = bench_train.worthwhile(systems, arguments.work)
     print(f"{arguments.facts} facts in 8 ways; {arguments.threads} threads; load {os.getloadavg()[0]:.1f}", flush=True)
     for method in arguments.methods.split(","):
         runs: dict[str, list[Measured]] = {system: [] for system in systems}

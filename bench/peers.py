@@ -4,7 +4,9 @@ All get the same model, rows (as tokens), batch, rate, passes and optimizer. "De
 these, and in fp32 where this machine is not faster in bf16 (where bf16 is emulated, a default of bf16 would take
 minutes a step). The other settings are its fastest for a CPU, without gradient checkpointing.
 
-TRL has the versions of torch and transformers that byheart has: "packing" and "grouped" compute its chunked loss.
+TRL has the versions of torch and transformers that byheart has: "packing" and "grouped" compute its chunked loss. With
+"bf16 weights" it has no weights in fp32 (all weights: nor moments), so that steps below a thousandth of a weight are
+lost; only where bf16 is fast.
 LLaMA-Factory has its newest transformers that it allows, and byheart's torch. It is started by its own `run_exp`, and
 reads the rows as text through its template that adds nothing; "packing" is its `neat_packing`, in which neighbours do
 not see each other, and "grouped" puts rows of like length together. Its Liger kernel, Unsloth, FlashAttention,
@@ -33,7 +35,8 @@ INSTALLED = {
 }
 # On PyPI these are built for a GPU, and do not load beside a torch that is not; text needs neither.
 REMOVED = {"TRL": [], "LLaMA-Factory": ["torchvision", "torchaudio"]}
-TRL = ("TRL, defaults", "TRL, packing", "TRL, grouped")
+IN_BF16 = ", bf16 weights"  # the end of a setting, where bf16 is fast: weights are not in fp32 under autocast
+TRL = ("TRL, defaults", "TRL, packing", f"TRL, packing{IN_BF16}", "TRL, grouped")
 LLAMA_FACTORY = ("LLaMA-Factory, defaults", "LLaMA-Factory, packing", "LLaMA-Factory, grouped")
 BATCH = 8
 PACKED = 128  # tokens; a packed row is a multiple of it
@@ -123,9 +126,11 @@ def _trl(task: Task) -> tuple[int, Any]:
         [{"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer} for prompt, answer in task.rows]
     )
     watching = _watching(task)
+    setting = task.setting.removesuffix(IN_BF16)
+    dtype = "float32" if task.setting == setting else "bfloat16"
     SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(task.work / "model", dtype="float32"),
-        args=SFTConfig(**(_settings(task) | more[task.setting])),
+        model=AutoModelForCausalLM.from_pretrained(task.work / "model", dtype=dtype),
+        args=SFTConfig(**(_settings(task) | more[setting])),
         train_dataset=data,
         processing_class=tokenizer,
         peft_config=adapter if task.method == "lora" else None,
