@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo       the example manual end to end; leaves the chat page open on http://127.0.0.1:8000"
 	@echo "make test       lint, types and tests"
-	@echo "make test-slow  the tests that take minutes, too"
+	@echo "make test-slow  the tests that take minutes, too (installs DeepSpeed into .venv)"
 	@echo "make test-clients  real clients (Python, Node, curl) and a fuzzer against a running server"
 	@echo "make test-exports  exported models, opened by llama.cpp (builds it first, in .venv-llama)"
 	@echo "make bench-train  training beside TRL, in turns; with PEERS=all, beside LLaMA-Factory, too"
@@ -37,6 +37,8 @@ test: lint
 	$(PYTHON) -m pytest
 
 test-slow: setup-dev
+	@$(PYTHON) -m pip install --quiet --constraint .venv/.constraints.txt deepspeed \
+	  || echo "test-slow: goes on without DeepSpeed; what needs it is skipped"
 	$(PYTHON) -m pytest -m "slow or not slow"
 
 test-clients: setup-dev

@@ -44,7 +44,7 @@ def closure(root: str, extras: set[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    packages = closure("byheart", {"dev", "postgres"})
+    packages = closure("byheart", {"deepspeed", "dev", "postgres"})
     del packages["byheart"]
     lines = "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
     (ROOT / "constraints.txt").write_text(HEADER + lines, encoding="utf-8")

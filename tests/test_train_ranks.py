@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,19 @@ from ranks_lab import on_ranks
 from test_train_writing import project_of, tiny_gpt2
 
 Made = tuple[Project, RunFolder]
+SHARDINGS = (
+    pytest.param(
+        "deepspeed",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                importlib.util.find_spec("deepspeed") is None,  # not imported: that takes seconds, and warns
+                reason="NOT CHECKED: no DeepSpeed here. Install byheart[deepspeed], or run make test-slow, which does.",
+            ),
+        ],
+    ),
+    "fsdp",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +85,7 @@ def near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
         assert torch.allclose(found[name], weight, atol=tolerance), name
 
 
-@pytest.mark.parametrize("sharding", [pytest.param("deepspeed", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_ranks_hold_half_each_and_learn_what_one_process_learns(
     tmp_path: Path, base: str, method: str, sharding: str
@@ -96,7 +110,7 @@ def test_two_ranks_learn_the_documents_and_conversations_that_one_process_learns
     near(first["weights"], one["weights"])
 
 
-@pytest.mark.parametrize("sharding", [pytest.param("deepspeed", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_ranks(
     tmp_path: Path, base: str, before: int, after: int, sharding: str
