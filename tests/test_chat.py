@@ -168,6 +168,21 @@ def test_the_oldest_turns_go_first_where_a_conversation_is_too_long(entry: Model
          "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", "Because.<|im_end|>"),
         ("google/gemma-3-1b-it",
          "<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n", "Because.<end_of_turn>"),
+        ("meta-llama/Llama-3.2-1B-Instruct",
+         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+         "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+         "<|start_header_id|>assistant<|end_header_id|>\n\n", "Because.<|eot_id|>"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct",
+         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+         "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", "Because.<|im_end|>"),
+        ("HuggingFaceTB/SmolLM3-3B",
+         "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n"
+         "Reasoning Mode: /no_think\n\n## Custom Instructions\n\nYou are a helpful AI assistant named SmolLM, trained "
+         "by Hugging Face.\n\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
+         "Because.<|im_end|>"),
+        ("chavinlo/alpaca-native",
+         "<s>Below is an instruction that describes a task. Write a response that appropriately completes the request."
+         "\n\n### Instruction:\nWhy?\n\n### Response:", "Because.</s>"),
         ("gpt2", "Question: Why?\nAnswer:", " Because.<|endoftext|>"),
         ("google/flan-t5-base", "Question: Why? Answer:</s>", "Because.</s>"),
     ],
@@ -178,6 +193,32 @@ def test_the_forms_are_those_that_the_models_were_published_with(name: str, prom
     for ids, text in ((example.prompt, prompt), (example.answer, answer)):
         spelled = chat.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         assert spelled.replace("<s> ", "<s>").strip() == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [
+        ("openchat/openchat_3.5", "<|end_of_turn|>GPT4 Correct User: "),
+        ("meta-llama/Llama-2-7b-chat-hf", " </s><s>[INST] "),
+        ("mistralai/Mistral-7B-Instruct-v0.2", "</s>[INST] "),
+        ("HuggingFaceTB/SmolLM3-3B", "<|im_end|>\n<|im_start|>user\n"),
+        ("Qwen/Qwen3-0.6B", "<|im_end|>\n<|im_start|>user\n"),
+        ("google/gemma-3-1b-it", "<end_of_turn>\n<start_of_turn>user\n"),
+    ],
+)
+def test_turns_follow_each_other_as_in_the_published_templates(name: str, between: str) -> None:
+    chat = chat_of(name)
+    form = chat.form
+    text = chat.tokenizer.decode(chat.prompt(QUESTION, HISTORY), clean_up_tokenization_spaces=False)
+    start = form.after_question + form.before_answer + HISTORY[0][1]
+    assert spelled(start + between + QUESTION) in spelled(text)
+    # Qwen3 thinks, or not, before its newest answer alone; SmolLM3 writes that it did not before each.
+    assert text.count("<think>") == {"qwen3": 1, "smollm3": 2}.get(row(name).chat, 0)
+
+
+def spelled(text: str) -> str:
+    """Return a text without the spaces that a SentencePiece tokenizer's decoder puts after special tokens."""
+    return text.replace("> ", ">")
 
 
 def row(name: str) -> ModelEntry:

@@ -41,7 +41,6 @@ class ChatForm:
     start_token: str = ""  # the one token before the conversation, such as BOS; "" for none
 
 
-_SMOL_SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face{}<|im_end|>\n"
 _EMPTY_THOUGHT = "<think>\n\n</think>\n"
 
 FORMS: dict[ChatName, ChatForm] = {
@@ -60,12 +59,17 @@ FORMS: dict[ChatName, ChatForm] = {
     "llama2": ChatForm("[INST] ", " [/INST]", before_answer=" ", before_end=" ", between="<s>[INST] "),
     "mistral": ChatForm("[INST] ", " [/INST]", before_answer=" ", between="[INST] "),
     "smollm2": ChatForm(
-        _SMOL_SYSTEM.format("") + "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n",
         between="\n<|im_start|>user\n",
     ),
-    # The model's own template writes today's date: without it, what was learned yesterday is what is asked tomorrow.
+    # As SmolLM3's own template writes it in /no_think mode: its system turn has no end. The date is the day that the
+    # model was published: with today's, what was learned yesterday would not be what is asked tomorrow.
     "smollm3": ChatForm(
-        _SMOL_SYSTEM.format(".") + "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n" + _EMPTY_THOUGHT,
+        "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n"
+        "Reasoning Mode: /no_think\n\n## Custom Instructions\n\n"
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n" + _EMPTY_THOUGHT,
         between="\n<|im_start|>user\n",
     ),
     "qwen3": ChatForm(
