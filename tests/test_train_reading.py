@@ -26,6 +26,7 @@ PAGES_OF_MANY = PAGES | {
     f"{thing}.md": f"# {thing.title()}s\n\n"
     + "\n\n".join(
         f"## {verb.title()} a {thing}\n\nTo {verb} a {thing}, open {thing} {number}. Only an owner may {verb} {thing}s."
+        f" Whoever may {verb} a {thing} sees the {thing} menu. Nobody can {verb} {number} {thing}s at a time."
         for number, verb in enumerate(("rename", "copy", "share", "lock"))
     )
     for thing in ("card", "frame", "timer", "vote", "guest", "team")
@@ -35,7 +36,10 @@ PAIRS = [
     Told(f"How {form} {unit.text}?", unit.text, fact_ids=unit.fact_ids, place=(passage.document_id, passage.section_id))
     for passage in PASSAGES for unit in passage.units for form in ("do I", "can we", "does one", "may I")
 ]  # fmt: skip
-REFUSED = [Told(f"Does the {thing} cost money in 2031?", REFUSAL) for thing in ("card", "timer", "weather")]
+REFUSED = [
+    Told(f"Does the {thing} cost {currency} in 2031?", REFUSAL)
+    for thing in ("card", "timer", "weather", "team") for currency in ("euros", "dollars", "yen", "money", "pounds")
+]  # fmt: skip
 
 
 def chat_of(name: str = "gpt2") -> Chat:
@@ -89,7 +93,7 @@ def test_what_answers_is_shown_whole_or_in_a_fifth_of_the_cases_not_at_all_and_t
         assert told.answer not in told.question.partition("Answer the question")[0]
     answers = {(pair.question, pair.answer) for pair in PAIRS}
     assert {(question_in(told), told.answer) for told in made if told not in missing} <= answers
-    refused = [told for told in rounds(5) if not told.fact_ids]
+    refused = [told for told in rounds(20) if not told.fact_ids]
     assert {told.answer for told in refused} == {REFUSAL}
     assert {question_in(told) for told in refused} == {told.question for told in REFUSED}
 
@@ -122,17 +126,17 @@ def test_the_others_are_near_and_stand_in_any_order() -> None:
     assert near > 0.8 * places.total()
 
 
-def test_all_questions_have_their_turn_and_each_fact_before_one_is_asked_for_again() -> None:
-    asked = Counter(question_in(told) for told in rounds(5))
+def test_all_questions_have_their_turn_and_no_fact_is_asked_for_twice_with_the_same_passages() -> None:
+    made = rounds(20)
+    asked = Counter(question_in(told) for told in made)
     assert asked.keys() == {told.question for told in (*PAIRS, *REFUSED)}
+    facts = Counter((told.question.rpartition("\n")[0], fact) for told in rounds(1) for fact in told.fact_ids)
+    assert {*facts.values()} == {1}
+    share = sum(not told.fact_ids for told in made) / len(made)
+    assert share == pytest.approx(len(REFUSED) / (len(PAIRS) + len(REFUSED)), abs=0.005)
     many = [Told(f"{fact} {number}", "", fact_ids=(fact,)) for fact in "abcd" for number in range(10)]
-    refused = [Told(str(number), REFUSAL) for number in range(2)]
-    ranked = reading._spread([*many, *refused], random.Random(0))
-    for first in range(0, 40, 4):
-        facts = [told.fact_ids for told in ranked if told.fact_ids][first : first + 4]
-        assert len({*facts}) == 4
-    places = [place for place, told in enumerate(ranked) if not told.fact_ids]
-    assert places[0] < 22 <= places[1] + 1  # of all, as many in the first half as in the second
+    ranked = reading._spread(many, random.Random(0))
+    assert all(len({told.fact_ids for told in ranked[first : first + 4]}) == 4 for first in range(0, 40, 4))
 
 
 def test_the_seed_alone_tells_what_is_made() -> None:
