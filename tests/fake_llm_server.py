@@ -189,19 +189,20 @@ def running(reply: Callable[[dict[str, Any]], str]) -> Iterator[Server]:
 
 
 def copies_facts(body: dict[str, Any]) -> str:
-    """Answer as a good teacher would: each task's fact as the answer, asked about in words of its own."""
+    """Answer as a good teacher would: each task's fact, or both, as the answer, asked about in words of its own."""
     content = body["messages"][1]["content"]
     facts = dict(re.findall(r"^\[(\d+)\] (.+)$", content, re.MULTILINE))
-    tasks = re.findall(r"^(\d+)\. ([a-z -]+?)(?:, about fact \[(\d+)\])?$", content, re.MULTILINE)
+    tasks = re.findall(r"^(\d+)\. ([a-z -]+?)(?:, about facts? (\[.+\]))?$", content, re.MULTILINE)
     if "about fact" not in content:
         return json.dumps({"items": [{"task": int(n), "question": f"Who is {p} number {n}?"} for n, p, _ in tasks]})
     heat = str(body["temperature"]).replace(".", "")
     items = [
         {
             "task": int(number),
-            "question": f"{person} asks {heat}{number} {facts[fact].split()[-1]}",
-            "answer": facts[fact],
+            "question": f"{person} asks {heat}{number} {' '.join(statement.split()[-1] for statement in said)}",
+            "answer": " ".join(said),
         }
-        for number, person, fact in tasks
+        for number, person, about in tasks
+        for said in [[facts[fact] for fact in re.findall(r"\d+", about)]]
     ]
     return json.dumps({"items": items})

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from byheart.synthesize.filters import (
+    NOT_JOINED,
     Source,
     answer_fault,
+    joint_fault,
     language_of,
     outside_fault,
     plain,
@@ -169,3 +171,23 @@ def test_a_japanese_manual_takes_japanese_questions() -> None:
 def test_outside_questions_are_checked_without_a_section(question: str, reason: str | None) -> None:
     fault = outside_fault(question, "en")
     assert (fault and fault.reason) == reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("The Team plan has voting. A vote takes up to 3 minutes.", ""),
+        ("A vote takes up to 3 minutes, on the Team plan.", ""),
+        ("A vote takes up to 3 minutes.", "without this one it is answered, too: The Team plan has voting."),
+        ("The Team plan has voting.", "without this one it is answered, too: A vote takes up to 3 minutes."),
+        ("The Team plan has voting. Guests cannot delete a board.", "more than they say: "),
+        ("A vote takes up to 5 minutes on the Team plan.", "more than they say: 5 in"),
+    ],
+)
+def test_the_answer_to_a_multi_hop_question_takes_all_its_facts_and_nothing_else(answer: str, fault: str) -> None:
+    statements = ["The Team plan has voting.", "A vote takes up to 3 minutes."]
+    found = joint_fault(answer, statements, ["Help"])
+    assert (found is None) == (not fault)
+    if found:
+        assert found.reason == NOT_JOINED
+        assert found.evidence.startswith(fault)

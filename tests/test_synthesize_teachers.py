@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import itertools
 import json
 import re
 
@@ -87,6 +89,30 @@ def test_a_section_without_facts_is_asked_about_as_a_whole() -> None:
     [drafts] = ask(model, lonely)
     assert [draft.fact_ids for draft in drafts.drafts] == [()] * 5
     assert "about fact" not in model.calls[0].messages[1].content
+
+
+def test_a_multi_hop_task_names_two_facts_that_follow_each_other_and_changes_no_other_task() -> None:
+    of = section("Boards hold cards. A vote takes one minute. Guests see votes. Cards have colours.")
+    model = FakeChatModel(diligent)
+    [without] = ask(FakeChatModel(diligent), request(of))
+    [drafts] = ask(model, dataclasses.replace(request(of), multi_hop=6))
+    joined = [draft for draft in drafts.drafts if draft.kind == "multi-hop"]
+    ids = [fact.id for fact in facts(of)]
+    assert {draft.fact_ids for draft in joined} == set(itertools.pairwise(ids))
+    assert collections.Counter(draft.temperature for draft in joined) == dict(
+        zip(LADDER, levels(LADDER, 6), strict=True)
+    )
+    assert len(drafts.drafts) == 24 + 6
+    listed = {task for call in model.calls for task in re.findall(r", about facts.*", call.messages[1].content)}
+    assert all(re.fullmatch(r", about facts \[\d+\] and \[\d+\]", task) for task in listed)
+    others = [(draft.fact_ids, draft.temperature, draft.perspective) for draft in drafts.drafts if draft.kind == "qa"]
+    asked = [(draft.fact_ids, draft.temperature, draft.perspective) for draft in without.drafts]
+    assert collections.Counter(others) == collections.Counter(asked)
+
+
+def test_a_section_of_one_fact_gets_no_multi_hop_question() -> None:
+    [drafts] = ask(FakeChatModel(diligent), dataclasses.replace(request(section("Boards hold cards.")), multi_hop=3))
+    assert {draft.kind for draft in drafts.drafts} == {"qa"}
 
 
 def test_requests_do_not_depend_on_their_neighbours() -> None:

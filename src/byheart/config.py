@@ -53,6 +53,12 @@ class SynthesizeConfig(_Part):
         (0.0, 0.3, 0.6, 0.9, 1.2), min_length=1, description="the ladder that phrasings are sampled at"
     )
     questions_per_section: int = Field(24, ge=1, le=400, description="questions asked for of each section, at least")
+    multi_hop: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="questions that need two facts of a section, as a share beside the others (teacher: openai)",
+    )
     unseen_share: float = Field(0.1, gt=0, lt=0.5, description="share of phrasings held out as unseen")
     outside_questions: int = Field(
         1500,

@@ -62,7 +62,7 @@ STAGES = (
         "synthesize",
         settings=("synthesize", "ingest.language"),
         reads=("2-sections.jsonl", "2-facts.jsonl"),
-        version=2,
+        version=3,
         seconds_per_document=0.5,
     ),
     Stage(

@@ -36,6 +36,7 @@ def curated(
     *,
     answers: Sequence[Drafts],  # in the manual's order; the one outside the manual has section_id ""
     sections: Mapping[str, Section],
+    statements: Mapping[str, str],  # of the facts, by id
     teacher: str,
     unseen_share: float,
     language: str,
@@ -48,7 +49,7 @@ def curated(
         made = [_pair(answer.section_id, draft, teacher) for draft in answer.drafts]
         rejected.extend(_failed(answer.section_id, failure, teacher) for failure in answer.failures)
         section = sections.get(answer.section_id)
-        for pair, fault in zip(made, _faults(made, section, language), strict=True):
+        for pair, fault in zip(made, _faults(made, section, statements, language), strict=True):
             if fault:
                 rejected.append(Rejected(pair, fault.reason, fault.evidence))
             else:
@@ -129,14 +130,24 @@ def _failed(section_id: str, failure: Failure, teacher: str) -> Rejected:
     return Rejected(_pair(section_id, empty, teacher), failure.reason, failure.evidence)
 
 
-def _faults(made: Sequence[Pair], section: Section | None, language: str) -> list[filters.Fault | None]:
+def _faults(
+    made: Sequence[Pair], section: Section | None, statements: Mapping[str, str], language: str
+) -> list[filters.Fault | None]:
     if section is None:
         return [filters.outside_fault(pair.question, language) for pair in made]
     source = filters.Source(headings=section.heading_path, markdown=section.markdown)
     return [
-        filters.question_fault(pair.question, pair.answer, source) or filters.answer_fault(pair.answer, source)
+        filters.question_fault(pair.question, pair.answer, source)
+        or filters.answer_fault(pair.answer, source)
+        or _joint_fault(pair, section, statements)
         for pair in made
     ]
+
+
+def _joint_fault(pair: Pair, section: Section, statements: Mapping[str, str]) -> filters.Fault | None:
+    if pair.kind != "multi-hop":
+        return None
+    return filters.joint_fault(pair.answer, [statements[fact] for fact in pair.fact_ids], section.heading_path)
 
 
 def _without_echoes(pairs: Sequence[Pair], sections: Mapping[str, Section], rejected: list[Rejected]) -> list[Pair]:
@@ -179,10 +190,12 @@ def _not_answered(
 
 
 def _split(pairs: Sequence[Pair], *, unseen_share: float, language: str, seed: int) -> list[Pair]:
+    # A multi-hop question takes two facts as known: it must not be the last in training that a fact has.
+    alone = {fact for pair in pairs if pair.kind != "multi-hop" for fact in pair.fact_ids}
     held = unseen(
         questions=[pair.question for pair in pairs],
         section_ids=[pair.section_id for pair in pairs],
-        fact_ids=[pair.fact_ids for pair in pairs],
+        fact_ids=[[fact for fact in pair.fact_ids if pair.kind != "multi-hop" or fact not in alone] for pair in pairs],
         share=unseen_share,
         seed=seed,
         language=language,

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from byheart.synthesize.similarity import FUNCTION_WORDS, content_words, words
 
@@ -22,6 +22,7 @@ UNKNOWN_NUMBER = "answer has a number that the section does not"
 UNKNOWN_LABEL = "answer names a label that the section does not"
 UNSUPPORTED = "answer is not in the section"
 TURNED_ROUND = "answer denies what the section affirms, or affirms what it denies"
+NOT_JOINED = "answer does not take its two facts"  # a multi-hop question's
 UNFAITHFUL = frozenset({UNKNOWN_NUMBER, UNKNOWN_LABEL, UNSUPPORTED, TURNED_ROUND})
 
 _CONTEXT_ONLY = re.compile(
@@ -99,6 +100,20 @@ def answer_fault(answer: str, source: Source) -> Fault | None:
     for sentence in sentences(plain(_NUMBERED.sub("", answer))):
         if fault := _sentence_fault(sentence, source):
             return fault
+    return None
+
+
+def joint_fault(answer: str, statements: Sequence[str], headings: Sequence[str]) -> Fault | None:
+    """Return why the answer to a multi-hop question is not made of all its facts, or None.
+
+    All of them together bear it out, and none can be left out.
+    """
+    if fault := answer_fault(answer, Source(headings=headings, markdown="\n".join(statements))):
+        return Fault(NOT_JOINED, f"more than they say: {fault.evidence}")
+    for spare in statements:
+        rest = [statement for statement in statements if statement is not spare]
+        if answer_fault(answer, Source(headings=headings, markdown="\n".join(rest))) is None:
+            return Fault(NOT_JOINED, f"without this one it is answered, too: {spare}")
     return None
 
 

@@ -64,7 +64,7 @@ class OutsideItems(_Form):
 class _Task:
     temperature: float
     perspective: Perspective
-    fact: Fact | None
+    facts: tuple[Fact, ...]  # none: about the section as a whole; two: about both together
 
 
 class OpenAITeacher:
@@ -99,12 +99,12 @@ class OpenAITeacher:
         instructions = self._section_prompt.fill(
             perspectives=_described(PERSPECTIVES), language=request.language, mark=mark
         )
-        facts = list(dict.fromkeys(task.fact for task in tasks if task.fact))
+        facts = list(dict.fromkeys(fact for task in tasks for fact in task.facts))
         numbered = [f"[{number}] {fact.statement}" for number, fact in enumerate(facts, 1)]
         text = section.markdown[max(0, start - OVERLAP_CHARACTERS) : start + PART_CHARACTERS + OVERLAP_CHARACTERS]
         material = [" › ".join(section.heading_path), text, *(["Facts of the section:"] if facts else []), *numbered]
         wanted = [
-            f"{number}. {task.perspective.name}" + (f", about fact [{facts.index(task.fact) + 1}]" if task.fact else "")
+            f"{number}. {task.perspective.name}{_about([facts.index(fact) + 1 for fact in task.facts])}"
             for number, task in enumerate(tasks, 1)
         ]
         content = "\n\n".join([f"<{mark}>", *material, f"</{mark}>", "Tasks:\n" + "\n".join(wanted)])
@@ -117,10 +117,11 @@ class OpenAITeacher:
             Draft(
                 question=item.question,
                 answer=item.answer,
-                fact_ids=_fact_ids(tasks[item.task - 1]),
+                fact_ids=tuple(fact.id for fact in tasks[item.task - 1].facts),
                 perspective=tasks[item.task - 1].perspective.name,
                 temperature=temperature,
                 prompt_id=self._section_prompt.id,
+                kind="multi-hop" if len(tasks[item.task - 1].facts) > 1 else "qa",
             )
             for item in reply.items
             if 1 <= item.task <= len(tasks)
@@ -130,8 +131,8 @@ class OpenAITeacher:
     async def _outside(self, request: OutsideRequest) -> Drafts:
         tasks = [
             (temperature, perspective)
-            for (temperature, count) in zip(request.temperatures, _level_counts(request), strict=True)
-            for perspective in itertools.islice(itertools.cycle(PERSPECTIVES), count)
+            for temperature, rungs in itertools.groupby(_rungs(request.temperatures, request.questions))
+            for perspective, _ in zip(itertools.cycle(PERSPECTIVES), rungs, strict=False)
         ]
         calls = [
             part for _, level in itertools.groupby(tasks, key=lambda task: task[0]) for part in _in_calls(list(level))
@@ -173,26 +174,36 @@ class OpenAITeacher:
 
 
 def _calls(request: SectionRequest) -> Iterator[tuple[int, Sequence[_Task]]]:
-    """Yield (where the shown part starts, its tasks): every fact and every perspective gets its turn."""
+    """Yield (where the shown part starts, its tasks): every fact and every perspective gets its turn.
+
+    Two facts of a multi-hop question follow each other in the section: what belongs together stands together.
+    """
     section = request.section
     dice = random.Random(stable_id(section.id, str(request.seed)))
-    facts: list[Fact | None] = [*request.facts] or [None]
-    deck: list[Fact | None] = []
-    while len(deck) < request.questions:
-        deck.extend(dice.sample(facts, len(facts)))
+    single = _dealt([(fact,) for fact in request.facts] or [()], request.questions, dice)
     people = itertools.cycle(dice.sample(PERSPECTIVES, len(PERSPECTIVES)))
-    ladder = [
-        temperature
-        for temperature, count in zip(request.temperatures, _level_counts(request), strict=True)
-        for _ in range(count)
-    ]
+    neighbours = [both for both in itertools.pairwise(request.facts) if _part_of(both[:1]) == _part_of(both[1:])]
+    joined = _dealt(neighbours, request.multi_hop, dice)
     parts: dict[tuple[float, int], list[_Task]] = collections.defaultdict(list)
-    for temperature, fact in zip(ladder, deck, strict=False):
-        start = (fact.start if fact else 0) // PART_CHARACTERS * PART_CHARACTERS
-        parts[temperature, start].append(_Task(temperature, next(people), fact))
+    for deck in (single, joined):
+        for temperature, facts in zip(_rungs(request.temperatures, len(deck)), deck, strict=True):
+            parts[temperature, _part_of(facts)].append(_Task(temperature, next(people), facts))
     for (_, start), tasks in parts.items():
         for part in _in_calls(tasks):
             yield start, part
+
+
+def _dealt(facts: Sequence[tuple[Fact, ...]], count: int, dice: random.Random) -> list[tuple[Fact, ...]]:
+    """Return so many, each as often as the others but for one; none where there are none."""
+    deck: list[tuple[Fact, ...]] = []
+    while facts and len(deck) < count:
+        deck.extend(dice.sample(facts, len(facts)))
+    return deck[:count]
+
+
+def _part_of(facts: Sequence[Fact]) -> int:
+    """Return where the part begins in which facts are shown."""
+    return (facts[0].start if facts else 0) // PART_CHARACTERS * PART_CHARACTERS
 
 
 def _in_calls(tasks: Sequence[Work]) -> Iterator[Sequence[Work]]:
@@ -200,12 +211,15 @@ def _in_calls(tasks: Sequence[Work]) -> Iterator[Sequence[Work]]:
         yield tasks[first : first + TASKS_PER_CALL]
 
 
-def _level_counts(request: SectionRequest | OutsideRequest) -> tuple[int, ...]:
-    return levels(request.temperatures, request.questions)
+def _rungs(temperatures: Sequence[float], questions: int) -> Iterator[float]:
+    """Yield each question's temperature."""
+    for temperature, count in zip(temperatures, levels(temperatures, questions), strict=True):
+        yield from itertools.repeat(temperature, count)
 
 
-def _fact_ids(task: _Task) -> tuple[str, ...]:
-    return (task.fact.id,) if task.fact else ()
+def _about(numbers: Sequence[int]) -> str:
+    listed = " and ".join(f"[{number}]" for number in numbers)
+    return f", about fact{'s' if len(numbers) > 1 else ''} {listed}" if numbers else ""
 
 
 def _strays(items: Sequence[Item] | Sequence[OutsideItem], tasks: int, temperature: float) -> tuple[Failure, ...]:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,7 +15,7 @@ from byheart.config import Project, SynthesizeConfig
 from byheart.errors import MissingInputError, TeacherError
 from byheart.llm import CallCache, OpenAIChatModel, is_local
 from byheart.progress import Notify, Progress, StageResult
-from byheart.records import Coverage, Document, Fact, Section, TypicalQuestion
+from byheart.records import Coverage, Document, Fact, Section, TypicalQuestion, stable_id
 from byheart.store import RunFolder
 from byheart.synthesize import filters
 from byheart.synthesize.curate import Curated, curated, level_counts
@@ -36,7 +37,8 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     config = project.config.synthesize
     sections = folder.read("2-sections.jsonl", Section)
     languages = {document.id: document.language for document in folder.read("1-documents.jsonl", Document)}
-    requests = _requests(config, sections, folder.read("2-facts.jsonl", Fact), languages)
+    facts = folder.read("2-facts.jsonl", Fact)
+    requests = _requests(config, sections, facts, languages)
     if not requests:
         raise MissingInputError(f"{folder / '2-sections.jsonl'} holds no text to ask about: check what was ingested")
     main_language = collections.Counter(request.language for request in requests).most_common(1)[0][0]
@@ -47,6 +49,7 @@ def run(project: Project, folder: RunFolder, notify: Notify) -> StageResult:
     result = curated(
         answers=answers,
         sections={section.id: section for section in sections},
+        statements={fact.id: fact.statement for fact in facts},
         teacher=teacher.name,
         unseen_share=config.unseen_share,
         language=main_language,
@@ -75,10 +78,22 @@ def _requests(
             temperatures=config.temperatures,
             questions=max(config.questions_per_section, len(by_section[section.id])),
             seed=config.seed,
+            multi_hop=_multi_hop(config, section, len(by_section[section.id])),
         )
         for section in sections
         if words(filters.plain(section.markdown))
     ]
+
+
+def _multi_hop(config: SynthesizeConfig, section: Section, facts: int) -> int:
+    """Return how many questions are to join two facts of a section: the share that was set, on the average.
+
+    The rules of the offline teacher know no way to join two facts in good language.
+    """
+    if facts < 2 or config.teacher == "offline":
+        return 0
+    dice = random.Random(stable_id("multi-hop", section.id, str(config.seed)))
+    return int(config.multi_hop * max(config.questions_per_section, facts) + dice.random())
 
 
 @contextlib.contextmanager
@@ -146,7 +161,7 @@ def _coverage(requests: Sequence[SectionRequest], answers: Sequence[Drafts], res
                 section_id=section.id,
                 heading=heading,
                 url=section.url,
-                asked=request.questions,
+                asked=request.questions + request.multi_hop,
                 delivered=delivered[section.id],
                 kept=kept[section.id],
                 reason=reason,
@@ -164,8 +179,9 @@ def _write(
 ) -> None:
     asked: collections.Counter[float] = collections.Counter()
     for request in requests:
-        for temperature, count in zip(config.temperatures, levels(config.temperatures, request.questions), strict=True):
-            asked[temperature] += count
+        for wanted in (request.questions, request.multi_hop):
+            for temperature, count in zip(config.temperatures, levels(config.temperatures, wanted), strict=True):
+                asked[temperature] += count
     rows = level_counts(asked=asked, pairs=result.pairs, rejected=result.rejected, seed=config.seed)
     folder.write("3-pairs.jsonl", result.pairs)
     folder.write("3-rejected.jsonl", result.rejected)
@@ -189,11 +205,12 @@ def _name_gaps(coverage: Sequence[Coverage], notify: Notify) -> None:
 def _counts(requests: Sequence[SectionRequest], result: Curated, coverage: Sequence[Coverage]) -> dict[str, int]:
     splits = collections.Counter(pair.split for pair in result.pairs)
     return {
-        "asked": sum(request.questions for request in requests),
+        "asked": sum(request.questions + request.multi_hop for request in requests),
         "pairs": len(result.pairs),
         "train": splits["train"],
         "unseen phrasing": splits["unseen phrasing"],
         "outside": splits["outside"],
+        "multi-hop": sum(pair.kind == "multi-hop" for pair in result.pairs),
         "rejected": len(result.rejected),
         "sections": len(coverage),
         "sections without pairs": sum(not row.kept for row in coverage),

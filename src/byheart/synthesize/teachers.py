@@ -28,6 +28,7 @@ class SectionRequest:
     temperatures: tuple[float, ...]  # the ladder; `levels` says how many questions each level gets
     questions: int  # wanted in all, over facts, perspectives and temperatures
     seed: int  # the same seed and section give the same request, whatever the other sections are
+    multi_hop: int = 0  # wanted beside `questions`: those that need two facts; a teacher may know none
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
