@@ -17,7 +17,7 @@ from byheart.models import adapters
 from byheart.models.writer import Rows, Writer, can_share
 from byheart.progress import Notify, Progress
 from byheart.train.buckets import Buckets
-from byheart.train.cross_entropy import chunked_cross_entropy, judge
+from byheart.train.cross_entropy import Table, chunked_cross_entropy, judge
 from byheart.train.fit import TOKENS_AT_ONCE, TOKENS_SHARED, rows_at_once
 from byheart.train.loop import TASK, Unseen
 from byheart.train.optimizers import OptimizerName, make_optimizer
@@ -64,6 +64,8 @@ class WriterLearner:
             name: weight if weight.dtype == torch.float32 else weight.detach().float().contiguous()
             for name, weight in self._computed.items()
         }
+
+        self._table = self._own_table()
 
     @property
     def weights(self) -> Mapping[str, torch.Tensor]:
@@ -129,14 +131,18 @@ class WriterLearner:
         tokens = sum(len(example.answer) for example in batch)
         total = 0.0
         each = [0.0] * len(batch)
+        if self._table:
+            self._table.is_empty, self._table.scale = True, 1 / tokens
         for places, shared in self._parts(batch):
             examples = [batch[place] for place in places]
-            summed, losses_N = losses_of(self._writer, self._writer.rows(examples, shared=shared))
+            summed, losses_N = losses_of(self._writer, self._writer.rows(examples, shared=shared), self._table)
             loss = summed / tokens
             value = loss.item()
             if not math.isfinite(value):
                 self._clear()
                 return value, []
+            if self._table:
+                self._writer.head[0].grad = self._table.slope_V_D  # what is read adds its part to it
             loss.backward()  # type: ignore[no-untyped-call]
             total += value
             for place, mean in zip(places, means_of(losses_N, examples), strict=True):
@@ -147,6 +153,20 @@ class WriterLearner:
                 if computed is not weight and computed.grad is not None:
                     weight.grad, computed.grad = computed.grad.float(), None
         return total, each
+
+    def _own_table(self) -> Table | None:
+        """Return where the output layer's gradient is added up on a CPU: all of a vocabulary's, too large to move.
+
+        Made anew in each step, it would not fit again into the heap where small things have settled meanwhile. What is
+        read adds but its own rows, where it is the same table.
+        """
+        weight, embedding = self._writer.head[0], self._writer.base.get_input_embeddings()
+        is_trained = any(weight is computed for computed in self._computed.values())
+        if self._writer.whole_logits or not is_trained or self._writer.device.type != "cpu":
+            return None
+        if embedding.weight is weight and isinstance(embedding, torch.nn.Embedding):
+            embedding.sparse = True
+        return Table(torch.empty_like(weight, requires_grad=False))
 
     def _parts(self, batch: Sequence[Example]) -> list[Part]:
         """Return what is computed together. Where layers are computed twice, there are no keys to go on from."""
@@ -194,13 +214,13 @@ class WriterLearner:
         self._notify(Progress(TASK, message=f"out of memory: goes on with {said}"))
 
 
-def losses_of(writer: Writer, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of the losses of all learned tokens, and losses_N without gradients."""
+def losses_of(writer: Writer, rows: Rows, table: Table | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the losses of all learned tokens, and losses_N without gradients; `table`: see there."""
     if writer.whole_logits:
         logits = writer.logits(rows).float()
         losses_N = torch.nn.functional.cross_entropy(logits, rows.target_N, reduction="none")
         return losses_N.sum(), losses_N.detach()
-    return chunked_cross_entropy(writer.states(rows), *writer.head, rows.target_N)
+    return chunked_cross_entropy(writer.states(rows), *writer.head, rows.target_N, table)
 
 
 def judged(writer: Writer, rows: Rows) -> tuple[float, torch.Tensor]:
