@@ -42,7 +42,7 @@ Asked = tuple[str, str]  # with the answer
 def main() -> None:
     """Prepare, let the tools take turns, and print a table for each method."""
     parser = turns_parser(__doc__, repeats=5, passes=1, work="/tmp/byheart-bench-train")
-    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--passages", type=int, default=0, metavar="N", help="N questions about each; 0: no passages")
     arguments = parser.parse_args()
     if arguments.child:
