@@ -78,13 +78,13 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
             config=config, family=family, method=method, writer=writer, state=None, longest_answer=unseen.most_tokens,
             counts={"steps": 0}, chosen=chosen,
         )  # fmt: skip
-    parameters = count_parameters(writer.model)
     added, said = _beside(config, folder, writer, data, questions, unseen=unseen, method=method, ranks=ranks)
     chosen |= tell(said)
     examples, facts = questions + added.examples, facts + added.facts
-    choice = _recipe(config, examples, method=method, parameters=parameters)
+    choice = _recipe(config, examples, method=method, parameters=count_parameters(writer.model))
     micro_batch = config.train.micro_batch_size or math.ceil(choice.batch_size / ranks.size)
-    optimizer, twice, said = _fit(config, writer, examples, method=method, micro_batch=micro_batch, ranks=ranks)
+    groups = prefixes.groups_of(examples)
+    optimizer, twice, said = _fit(config, writer, examples, groups, method=method, micro_batch=micro_batch, ranks=ranks)
     torch.manual_seed(config.train.seed)
     trained = adapters.prepare(writer, base_model=config.base_model, method=method, lora=lora_settings(config))
     if twice:
@@ -95,7 +95,7 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
     if noted:
         notify(Progress(loop.TASK, message=noted))
     learner, said = _learner(
-        config, writer, examples, facts, unseen, questions=len(questions), batch_size=choice.batch_size,
+        config, writer, examples, facts, unseen, groups=groups, questions=len(questions), batch_size=choice.batch_size,
         micro_batch=micro_batch, optimizer=optimizer, notify=notify, ranks=ranks,
     )  # fmt: skip
     chosen |= tell(said)
@@ -130,15 +130,13 @@ def run(project: Project, folder: RunFolder, notify: Notify, *, family: WritingF
 
 def _learner(
     config: Config, writer: Writer, examples: Sequence[Example], facts: Sequence[Collection[str]],
-    unseen: UnseenQuestions, *, questions: int, batch_size: int, micro_batch: int, optimizer: OptimizerName,
-    notify: Notify, ranks: Ranks,
+    unseen: UnseenQuestions, *, groups: Sequence[int], questions: int, batch_size: int, micro_batch: int,
+    optimizer: OptimizerName, notify: Notify, ranks: Ranks,
 ) -> tuple[WriterLearner | ShardedLearner, dict[str, str]]:  # fmt: skip
     """Return the model with its batches, in pieces where there are many ranks; and what there is to say about them."""
     lengths = [length_of(example) for example in examples]
     kind = Spaced if config.train.repetition == "spaced" else Buckets
-    order = kind(
-        lengths, batch_size=batch_size, seed=config.train.seed, facts=facts, groups=prefixes.groups_of(examples)
-    )  # fmt: skip
+    order = kind(lengths, batch_size=batch_size, seed=config.train.seed, facts=facts, groups=groups)
     if ranks.size == 1:
         alone = WriterLearner(
             writer, examples, order, unseen, micro_batch=micro_batch, notify=notify, optimizer=optimizer,
@@ -306,13 +304,13 @@ def _recipe(
 
 
 def _fit(
-    config: Config, writer: Writer, examples: Sequence[Example], *, method: adapters.Method, micro_batch: int,
-    ranks: Ranks,
+    config: Config, writer: Writer, examples: Sequence[Example], groups: Sequence[int], *, method: adapters.Method,
+    micro_batch: int, ranks: Ranks,
 ) -> tuple[OptimizerName, bool, dict[str, str]]:  # fmt: skip
     """Return the optimizer, whether layers are computed twice so that a step fits into memory, and the reasons."""
     machine = fit.this_machine(in_bf16=writer.precision == torch.bfloat16, gpus_together=ranks.size)
     if ranks.size == 1:
-        tokens = fit.TOKENS_SHARED if max(prefixes.groups_of(examples)) >= 0 else fit.TOKENS_AT_ONCE
+        tokens = fit.TOKENS_SHARED if max(groups) >= 0 else fit.TOKENS_AT_ONCE
         micro_batch = fit.rows_at_once(micro_batch, examples, on_cpu=machine.gpus == 0, tokens=tokens)
     work = fit.work_of(
         examples, rows=micro_batch, base_model=config.base_model, lora=lora_settings(config),
