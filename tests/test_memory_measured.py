@@ -18,6 +18,7 @@ from byheart.memory.size import Size, size_of
 from byheart.models import shapes
 from byheart.models.encoder import peft_warnings_off
 from byheart.models.writer import fuse_activations
+from byheart.train import cross_entropy
 from byheart.train.cross_entropy import chunked_cross_entropy
 from peak_memory import PeakMemory
 
@@ -189,3 +190,8 @@ def test_the_peak_of_a_step_is_within_a_twentieth_of_the_estimate(name: str, met
         )
     assert expected.peak == pytest.approx(memory.peak, rel=PEAK_TOLERANCE)
     assert expected.moving == pytest.approx(memory.peak - before, rel=MOVING_TOLERANCE)
+
+
+def test_the_estimate_counts_with_the_chunks_that_the_loss_makes() -> None:
+    assert estimate.LOGIT_BYTES == cross_entropy.CHUNK_BYTES
+    assert estimate.LOGIT_BLOCK == cross_entropy.BLOCK_LOGITS

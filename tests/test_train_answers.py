@@ -216,7 +216,7 @@ def test_a_fault_that_is_not_about_memory_is_not_hidden(
 @pytest.mark.parametrize("bias", [True, False])
 def test_chunked_cross_entropy_is_cross_entropy(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 4 * 11 * 4)  # four rows at a time
-    monkeypatch.setitem(cross_entropy._BLOCK_LOGITS, "cpu", 2 * 11)  # of them two in fp32
+    monkeypatch.setitem(cross_entropy._BLOCK_LOGITS_ON, "cpu", 2 * 11)  # of them two in fp32
     torch.manual_seed(0)
     targets = torch.randint(0, 11, (10,))
     parts: list[list[torch.Tensor]] = []

@@ -2,8 +2,8 @@
 
 Sources: ZeRO (Rajbhandari et al. 2020, section 3.1) for weights, gradients and optimiser; Korthikanti et al. 2022 for
 activations; QLoRA (Dettmers et al. 2023, section 3) for 4-bit weights. What is estimated is the most that tensors take
-at once; a GPU needs more (`Memory.needed`). Rows that begin alike are counted whole, though
-they go on from one prefix (train/prefixes.py) and take less.
+at once; a GPU needs more (`Memory.needed`). Rows that begin alike are counted whole, though they go on from one prefix
+(train/prefixes.py) and take less.
 
 Checked against torch's own allocations on a CPU, in models of 10 million weights in fp32: within 5 % of the peak for
 Llama, GPT-2 and T5 (tests/test_memory_measured.py); T5 trained in full on short rows takes 7 % more than estimated. It
@@ -27,7 +27,10 @@ EIGHT_BIT_STATES = 2 * (1 + 4 / 256)
 # Both are assumptions to stay safe with, not measurements: bench/bench_memory.py prints what is reserved beside them.
 GPU_CONTEXT = 600_000_000
 FRAGMENTATION = 0.05
-LOGIT_BLOCK = 2**22  # logits that are in fp32 at once: cross_entropy's most
+# As in train/cross_entropy.py, which this module must not import, as it needs torch: bytes of a chunk of logits, and
+# how many logits are in fp32 at once.
+LOGIT_BYTES = 2**26
+LOGIT_BLOCK = 2**22
 GATHERED_BLOCKS = 2  # sharded weights are gathered a block at a time, and the next one's meanwhile
 
 
@@ -38,11 +41,10 @@ class Batch:
     rows: int
     tokens: int  # a row: question and answer together; of an encoder-decoder, what its encoder reads
     learned: int  # tokens a row that the loss falls on: the answer
-    logit_bytes: int = 2**26  # cross_entropy.CHUNK_BYTES, which this module must not import: it needs torch
 
     def logit_rows(self, vocabulary: int, computed: int) -> int:
         """Return how many tokens' logits exist together, in a format of so many bytes."""
-        return min(self.rows * self.learned, max(1, self.logit_bytes // (vocabulary * computed)))
+        return min(self.rows * self.learned, max(1, LOGIT_BYTES // (vocabulary * computed)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

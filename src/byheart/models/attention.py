@@ -1,7 +1,7 @@
 """Attention while a model learns on a CPU: short rows in fp32, whatever the model computes in.
 
-torch's fused attention on a CPU goes back over bf16 much slower than over fp32, where rows are short; in
-fp32 it is more exact, too (bench/bench_attention.py).
+torch's fused attention on a CPU goes back over bf16 much slower than over fp32, where rows are short
+(bench/bench_attention.py); in fp32 it is more exact, too.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-CHUNK_BYTES = 2**26  # of logits, in the format of the output layer
-_BLOCK_LOGITS = {"cpu": 2**18}  # 1 MB in fp32
-_BLOCK_LOGITS_ELSEWHERE = 2**22
+CHUNK_BYTES = 2**26  # of logits, in the format of the output layer; memory/estimate.py counts with the same
+_BLOCK_LOGITS_ON = {"cpu": 2**18}  # 1 MB in fp32
+BLOCK_LOGITS = 2**22
 ALIGNED = 64  # numbers; whole cache lines in every format. With GPT-2's 50,257 a row, products took a quarter longer
 
 
@@ -101,7 +101,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def _turned_into_slopes(logits_N_V: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Turn logits into the gradient of their loss, in place, and return losses_N; computed in fp32."""
-    rows = max(1, _BLOCK_LOGITS.get(logits_N_V.device.type, _BLOCK_LOGITS_ELSEWHERE) // logits_N_V.shape[1])
+    rows = max(1, _BLOCK_LOGITS_ON.get(logits_N_V.device.type, BLOCK_LOGITS) // logits_N_V.shape[1])
     losses = []
     for logits, targets in zip(torch.split(logits_N_V, rows), torch.split(targets_N, rows), strict=True):
         slope = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
