@@ -101,6 +101,16 @@ def test_two_ranks_hold_half_each_and_learn_what_one_process_learns(
     near(first["kept"], one["kept"])
 
 
+def test_two_ranks_move_fp32_weights_by_gradients_in_bf16_as_one_process_does(tmp_path: Path, base: str) -> None:
+    settings = {"epochs": 2, "method": "full", "batch_size": 4, "precision": "bf16", "learning_rate": 1e-3}
+    one = train(project_of(tmp_path / "one", base, **settings))
+    made = project_of(tmp_path / "two", base, **settings)
+    first, second = on_ranks(2, functools.partial(train, made), tmp_path / "out")
+    assert {weight.dtype for weight in first["weights"].values()} == {torch.float32}
+    assert first["losses"] == second["losses"] == pytest.approx(one["losses"], rel=0.02)  # other rounding in bf16
+    assert one["losses"][-1] < 0.5 * one["losses"][0]
+
+
 def test_two_ranks_learn_the_documents_and_conversations_that_one_process_learns(tmp_path: Path, base: str) -> None:
     settings = {"epochs": 1, "batch_size": 3, "mix_documents": 0.4, "mix_conversations": 0.1}
     one = train(project_of(tmp_path / "one", base, **settings))
